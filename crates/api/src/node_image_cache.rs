@@ -1,0 +1,271 @@
+//! `NodeImageCache`: what one node should hold, and what it holds.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::image_cache::Removal;
+use crate::names;
+
+/// What one node should hold: claims of caches on it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "larder.dev",
+    version = "v1alpha1",
+    kind = "NodeImageCache",
+    status = "NodeImageCacheStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    shortname = "nic",
+    category = "larder",
+    doc = "A NodeImageCache, named like its node, says which revisions of which caches the node should hold, and what it holds. Written by Larder alone.",
+    printcolumn(name = "Caches", type_ = "string", json_path = ".status.kubelet.summary.caches", description = "Caches whole on the node, of those assigned"),
+    printcolumn(name = "Not Ready", type_ = "integer", json_path = ".status.kubelet.summary.notReady", description = "Images that the node should hold and does not"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeImageCacheSpec {
+    /// UID of the Node that this object is for. A node re-created under its name gets a new object.
+    #[schemars(length(max = 64))]
+    pub node_uid: String,
+    /// Claims, sorted by namespace and name.
+    #[serde(default)]
+    #[schemars(length(max = 500))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub caches: Vec<CacheClaim>,
+}
+
+/// What one cache wants of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheClaim {
+    /// Namespace of the ImageCache.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Name of the ImageCache.
+    #[schemars(length(max = 49))]
+    pub name: String,
+    /// UID of the ImageCache, so that one re-created under its name starts afresh.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The revision that the node should hold, or, when `desired` is Absent, held last.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// Whether the node should hold the revision or get rid of it.
+    pub desired: Desired,
+    /// Older revisions whose images should go from the node, unless something still wants them; oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub remove_revisions: Vec<String>,
+    /// When the cache was first assigned to this node, or an earlier time inherited from a claim that shared images
+    /// with it and is gone. What the node had before is not Larder's to remove.
+    pub claimed_at: Time,
+    /// When `revision` was assigned.
+    pub assigned_at: Time,
+    /// How images are removed.
+    #[serde(default)]
+    pub removal: Removal,
+    /// Set by a refresh: images last confirmed before this moment are confirmed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_after: Option<Time>,
+}
+
+/// Whether a revision should be on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Desired {
+    /// It should.
+    #[default]
+    Present,
+    /// Its images should be removed.
+    Absent,
+}
+
+/// What a node holds. One block for each kind of puller, each with one writer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeImageCacheStatus {
+    /// Written by the operator from the status of pods: what the kubelet pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<PullerStatus>,
+}
+
+/// What one puller knows of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PullerStatus {
+    /// Generation of the spec that this is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// UID of the Node that this is about.
+    #[serde(default)]
+    pub node_uid: String,
+    /// One entry a claim.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub caches: Vec<CacheOnNode>,
+    /// Images that are not ready; at most 200, failed ones first.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub images: Vec<ImageOnNode>,
+    /// Images left out of `images`.
+    #[serde(default)]
+    pub images_omitted: i32,
+    /// For the printer columns.
+    #[serde(default)]
+    pub summary: PullerSummary,
+}
+
+/// For the printer columns of a NodeImageCache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PullerSummary {
+    /// Caches whole on the node, of those assigned: `3/4`.
+    #[serde(default)]
+    pub caches: String,
+    /// Images that the node should hold and does not.
+    #[serde(default)]
+    pub not_ready: i32,
+}
+
+/// State of one cache on one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheOnNode {
+    /// Namespace of the ImageCache.
+    pub namespace: String,
+    /// Name of the ImageCache.
+    pub name: String,
+    /// UID of the ImageCache.
+    #[serde(default)]
+    pub uid: String,
+    /// The revision that the counts are about.
+    pub revision: String,
+    /// Revisions that the node holds whole, newest assignment first; at most 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub held: Vec<String>,
+    /// The state.
+    pub state: NodeState,
+    /// Why, where there is one reason for the whole cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<names::Reason>,
+    /// In words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When the state began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Images of the revision that the node holds.
+    #[serde(default)]
+    pub ready: i32,
+    /// Images of the revision that the node should hold.
+    #[serde(default)]
+    pub total: i32,
+    /// Images left out because they have no manifest for the node's platform.
+    #[serde(default)]
+    pub skipped: i32,
+    /// Compressed bytes of the images held.
+    #[serde(default)]
+    pub bytes: i64,
+    /// When the last of the images was last confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked_at: Option<Time>,
+    /// Of the claim's `removeRevisions`, those whose removal is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub removed_revisions: Vec<String>,
+    /// Images removed by the last removal.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: i32,
+    /// Images kept by the last removal because a container uses them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_use: i32,
+    /// Images kept by the last removal because they were there before Larder.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub foreign: i32,
+    /// Names removed by the last removal whose content stays because another name shares it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shared: i32,
+    /// Digests that this node reported for references that the operator could not resolve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub reported: Vec<ReportedDigest>,
+}
+
+/// The digest that a node found behind a reference.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedDigest {
+    /// Normalised reference.
+    pub image: String,
+    /// Digest.
+    pub digest: String,
+}
+
+/// State of a cache on a node.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum NodeState {
+    /// Nothing assigned yet, or nothing begun.
+    #[default]
+    Waiting,
+    /// Images are being pulled.
+    Pulling,
+    /// Everything is there.
+    Ready,
+    /// Something failed; it is repeated.
+    Failed,
+    /// The node cannot be reached.
+    Unreachable,
+    /// Images are being removed.
+    Purging,
+    /// Images were removed.
+    Purged,
+}
+
+/// An image that a node should hold and does not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageOnNode {
+    /// The cache that wants it, as `namespace/name`.
+    pub cache: String,
+    /// Normalised reference.
+    pub image: String,
+    /// Digest wanted, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The state.
+    pub state: ImageState,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<names::Reason>,
+    /// The registry's, runtime's or API server's own words, at most 256 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Attempts that failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts: i32,
+    /// When the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// State of one image on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ImageState {
+    /// It failed; it is repeated after a delay.
+    Failed,
+    /// It waits for its turn or is being pulled.
+    #[default]
+    Waiting,
+    /// It has no manifest for the node's platform and is left out.
+    Skipped,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
