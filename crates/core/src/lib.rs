@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Every decision of Larder as pure functions over plain data.
+//!
+//! It must not hold async code, a clock (`now` is passed in), network, a Kubernetes client or logging.
+
+pub mod facts;
