@@ -2,4 +2,7 @@
 //!
 //! It must not hold async code, a clock (`now` is passed in), network, a Kubernetes client or logging.
 
+pub mod backoff;
 pub mod facts;
+pub mod format;
+pub mod select;
