@@ -5,4 +5,6 @@
 pub mod backoff;
 pub mod facts;
 pub mod format;
+pub mod plan;
+pub mod requests;
 pub mod select;

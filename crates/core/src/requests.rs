@@ -1,0 +1,132 @@
+//! Refreshes and purges that are asked for: by annotation, by interval, and what ends them.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use larder_api::ImageCache;
+use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus, RefreshTrigger};
+use larder_api::names::{
+    KUBEFLEDGED_PURGE_ANNOTATION, KUBEFLEDGED_REFRESH_ANNOTATION, PURGE_ANNOTATION, REFRESH_ANNOTATION,
+};
+
+use crate::backoff;
+use crate::plan::{saturating, signed};
+
+/// What was asked for and is to be recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Requests {
+    /// The new record of the last refresh.
+    pub last_refresh: Option<RefreshStatus>,
+    /// The new record of the last purge.
+    pub last_purge: Option<PurgeStatus>,
+    /// Annotations to remove, with the value each had, once the records are written.
+    pub annotations: BTreeMap<String, String>,
+    /// An annotation was accepted: the records must be written before anything else is done.
+    pub accepted: bool,
+    /// When time alone asks for a refresh.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Reads what is asked for. `images_hash` is that of the present spec; `seed` spreads the intervals of several caches.
+///
+/// Both at once: the purge happens, the refresh is finished as Superseded. A suspended cache accepts a purge and lets
+/// the refresh wait. A purge stays in force until a refresh by annotation or a change of the images.
+pub fn read(cache: &ImageCache, images_hash: &str, now: Timestamp) -> Requests {
+    let status = cache.status.clone().unwrap_or_default();
+    let mut requests = Requests {
+        last_refresh: status.last_refresh,
+        last_purge: status.last_purge,
+        ..Requests::default()
+    };
+    let deleting = cache.metadata.deletion_timestamp.is_some();
+    if let Some(purge) = &mut requests.last_purge
+        && purge.in_force
+        && purge.images_hash != images_hash
+    {
+        end_purge(purge, now);
+    }
+    let purge = asked(cache, &[PURGE_ANNOTATION, KUBEFLEDGED_PURGE_ANNOTATION]);
+    let refresh = asked(cache, &[REFRESH_ANNOTATION, KUBEFLEDGED_REFRESH_ANNOTATION]);
+    if !refresh.is_empty() && (!cache.spec.suspend || !purge.is_empty()) && !deleting {
+        let superseded = !purge.is_empty();
+        requests.last_refresh = Some(begin(token(&refresh, now), RefreshTrigger::Annotation, now));
+        if superseded {
+            supersede(requests.last_refresh.as_mut(), now);
+        } else if let Some(purge) = requests.last_purge.as_mut().filter(|p| p.in_force) {
+            end_purge(purge, now);
+        }
+        requests.annotations.extend(refresh);
+        requests.accepted = true;
+    }
+    if !purge.is_empty() && !deleting {
+        supersede(requests.last_refresh.as_mut(), now);
+        requests.last_purge = Some(PurgeStatus {
+            token: token(&purge, now),
+            requested_at: Some(Time(now)),
+            in_force: true,
+            images_hash: images_hash.to_owned(),
+            ..PurgeStatus::default()
+        });
+        requests.annotations.extend(purge);
+        requests.accepted = true;
+    }
+    if !deleting {
+        by_interval(cache, &mut requests, now);
+    }
+    requests
+}
+
+fn by_interval(cache: &ImageCache, requests: &mut Requests, now: Timestamp) {
+    let Some(refresh) = &cache.spec.refresh else { return };
+    let purged = requests.last_purge.as_ref().is_some_and(|p| p.in_force);
+    let running = requests.last_refresh.as_ref().is_some_and(|r| r.finished_at.is_none());
+    if cache.spec.suspend || purged || running || requests.accepted {
+        return;
+    }
+    let interval = signed(refresh.interval);
+    let last = requests.last_refresh.as_ref().and_then(|r| r.requested_at.as_ref());
+    let Some(base) = last.or(cache.metadata.creation_timestamp.as_ref()) else { return };
+    // Up to a tenth earlier, the same for one cache each time: caches made together do not refresh together.
+    let seed = backoff::seed(&[cache.metadata.uid.as_deref().unwrap_or_default()]);
+    let early = SignedDuration::from_millis((interval.as_millis() / 10 * i128::from(seed % 1000) / 1000) as i64);
+    let due = saturating(base.0, interval - early);
+    if now < due {
+        requests.wake_at = Some(due);
+        return;
+    }
+    requests.last_refresh = Some(begin(now.to_string(), RefreshTrigger::Interval, now));
+}
+
+fn asked(cache: &ImageCache, keys: &[&str]) -> BTreeMap<String, String> {
+    let all = cache.metadata.annotations.as_ref();
+    keys.iter().filter_map(|k| Some(((*k).to_owned(), all?.get(*k)?.clone()))).collect()
+}
+
+/// The first of the values that says something, else the moment.
+fn token(asked: &BTreeMap<String, String>, now: Timestamp) -> String {
+    // Larder's own annotation sorts after kube-fledged's, and wins.
+    let written = asked.values().rev().find(|v| !v.is_empty());
+    written.map_or_else(|| now.to_string(), |v| v.chars().take(256).collect())
+}
+
+fn begin(token: String, trigger: RefreshTrigger, now: Timestamp) -> RefreshStatus {
+    RefreshStatus { token, trigger, requested_at: Some(Time(now)), ..RefreshStatus::default() }
+}
+
+fn supersede(refresh: Option<&mut RefreshStatus>, now: Timestamp) {
+    if let Some(refresh) = refresh.filter(|r| r.finished_at.is_none()) {
+        refresh.finished_at = Some(Time(now));
+        refresh.finished_token = Some(refresh.token.clone());
+        refresh.result = Some(RefreshResult::Superseded);
+    }
+}
+
+/// Ends a purge's force; one that was still at work counts as finished, so that nobody waits for ever.
+fn end_purge(purge: &mut PurgeStatus, now: Timestamp) {
+    purge.in_force = false;
+    if purge.finished_at.is_none() {
+        purge.finished_at = Some(Time(now));
+        purge.finished_token = Some(purge.token.clone());
+    }
+}
