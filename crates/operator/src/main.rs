@@ -1,2 +1,2 @@
-//! Placeholder.
+//! The operator of Larder.
 fn main() {}

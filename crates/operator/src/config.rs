@@ -1,0 +1,129 @@
+//! Flags and environment of the operator, read once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use larder_api::names::AGENTS_NAMESPACE;
+
+/// Keeps container images present on the nodes of a cluster.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "larder-operator", version, about)]
+pub struct Args {
+    /// Address that serves /metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub metrics_addr: SocketAddr,
+    /// Address that serves /healthz and /readyz.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub health_addr: SocketAddr,
+    /// YAML file that names a mirror, plain HTTP or a CA file for registry hosts.
+    #[arg(long)]
+    pub registries_config: Option<PathBuf>,
+    /// Pull and purge pods created per second, over the whole cluster.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub job_pods_per_second: u32,
+    /// Namespace of the purge Jobs.
+    #[arg(long, default_value = AGENTS_NAMESPACE)]
+    pub agents_namespace: String,
+    /// Form of the log lines.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// Log filter, as `info` or `larder_operator=debug,info`.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+    /// Image of the agent, which purge Jobs run.
+    #[arg(long, env = "LARDER_AGENT_IMAGE")]
+    pub agent_image: String,
+    /// Image of the no-op program, which pull pods run in the place of each image's own.
+    #[arg(long, env = "LARDER_NOOP_IMAGE")]
+    pub noop_image: String,
+    /// Pull policy of the two.
+    #[arg(long, env = "LARDER_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
+    pub image_pull_policy: PullPolicy,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A kubelet's pull policy, spelt as in a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum PullPolicy {
+    /// At each start.
+    Always,
+    /// Where it is not there.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+impl PullPolicy {
+    /// As a pod spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// What the pods that Larder makes are made of, beside what an ImageCache asks for.
+#[derive(Clone, Debug)]
+pub struct PodSettings {
+    /// Image of the agent.
+    pub agent_image: String,
+    /// Image of the no-op program.
+    pub noop_image: String,
+    /// Pull policy of the two.
+    pub image_pull_policy: PullPolicy,
+    /// Namespace of the purge Jobs.
+    pub agents_namespace: String,
+}
+
+impl From<&Args> for PodSettings {
+    fn from(args: &Args) -> Self {
+        Self {
+            agent_image: args.agent_image.clone(),
+            noop_image: args.noop_image.clone(),
+            image_pull_policy: args.image_pull_policy,
+            agents_namespace: args.agents_namespace.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn flags_are_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn policies_are_spelt_as_in_a_pod() {
+        let base = [
+            "larder-operator",
+            "--agent-image",
+            "a",
+            "--noop-image",
+            "n",
+            "--image-pull-policy",
+        ];
+        for policy in [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never] {
+            let args =
+                Args::try_parse_from(base.into_iter().chain([policy.as_str()])).map_err(|e| e.to_string());
+            assert_eq!(args.map(|a| a.image_pull_policy), Ok(policy));
+        }
+        assert!(Args::try_parse_from(base.into_iter().chain(["Sometimes"])).is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! Everything that the operator counts. Labels come from closed sets; no object is ever named in one.
+
+use prometheus::{
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// The metrics of one operator.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Nodes by state, over all caches.
+    pub nodes: IntGaugeVec,
+    /// Rollout slots in use.
+    pub slots: IntGauge,
+    /// Image caches.
+    pub caches: IntGauge,
+    /// Ended pulls of an image on a node, by result and reason.
+    pub pulls: IntCounterVec,
+    /// Removals of an image on a node, by outcome.
+    pub removals: IntCounterVec,
+    /// Writes to the API server, by resource and verb.
+    pub api_writes: IntCounterVec,
+    /// Requests to registries for a reference, by result.
+    pub resolves: IntCounterVec,
+    /// Keys due in a queue.
+    pub queue_depth: IntGaugeVec,
+    /// Reconciles that failed and are repeated.
+    pub reconcile_errors: IntCounterVec,
+    /// Seconds of a reconcile.
+    pub reconcile_duration: HistogramVec,
+    /// Events that were dropped because there were too many.
+    pub events_dropped: IntCounter,
+    /// Watches that broke and were begun again, by kind.
+    pub watch_errors: IntCounterVec,
+    /// Unix time of the start.
+    pub started: Gauge,
+}
+
+impl Metrics {
+    /// Fails only if two metrics share a name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let r = &registry;
+        let build = gauge_vec(
+            r,
+            "larder_build_info",
+            "Version of the operator; always 1.",
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let slots = IntGauge::new(
+            "larder_rollout_slots_in_use",
+            "Nodes that hold a rollout slot, over all caches.",
+        )?;
+        r.register(Box::new(slots.clone()))?;
+        let caches = IntGauge::new("larder_imagecaches", "ImageCaches.")?;
+        r.register(Box::new(caches.clone()))?;
+        let events_dropped =
+            IntCounter::new("larder_events_dropped_total", "Events dropped by the rate limit.")?;
+        r.register(Box::new(events_dropped.clone()))?;
+        let started = Gauge::new("larder_start_time_seconds", "Unix time of the start.")?;
+        r.register(Box::new(started.clone()))?;
+        let durations = HistogramOpts::new("larder_reconcile_duration_seconds", "Duration of a reconcile.")
+            .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]);
+        let reconcile_duration = HistogramVec::new(durations, &["queue"])?;
+        r.register(Box::new(reconcile_duration.clone()))?;
+        Ok(Self {
+            nodes: gauge_vec(
+                r,
+                "larder_nodes",
+                "Nodes by state, each counted once a cache.",
+                &["state"],
+            )?,
+            pulls: counter_vec(
+                r,
+                "larder_pulls_total",
+                "Ended pulls of one image on one node.",
+                &["result", "reason"],
+            )?,
+            removals: counter_vec(
+                r,
+                "larder_removals_total",
+                "Removals of one image on one node.",
+                &["outcome"],
+            )?,
+            api_writes: counter_vec(
+                r,
+                "larder_api_writes_total",
+                "Writes to the API server.",
+                &["kind", "verb"],
+            )?,
+            resolves: counter_vec(
+                r,
+                "larder_resolve_requests_total",
+                "References looked up in a registry.",
+                &["result"],
+            )?,
+            queue_depth: gauge_vec(r, "larder_queue_depth", "Keys due in a queue.", &["queue"])?,
+            reconcile_errors: counter_vec(
+                r,
+                "larder_reconcile_errors_total",
+                "Reconciles that failed.",
+                &["queue"],
+            )?,
+            watch_errors: counter_vec(r, "larder_watch_errors_total", "Watches that broke.", &["kind"])?,
+            reconcile_duration,
+            slots,
+            caches,
+            events_dropped,
+            started,
+            registry,
+        })
+    }
+
+    /// In the text form that Prometheus reads.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer).into_owned())
+    }
+}
+
+fn gauge_vec(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter_vec(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own() {
+        let metrics = Metrics::new().unwrap();
+        metrics.pulls.with_label_values(&["held", ""]).inc();
+        let text = metrics.render().unwrap();
+        assert!(
+            text.contains("larder_pulls_total{reason=\"\",result=\"held\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("larder_build_info{version="), "{text}");
+    }
+}
