@@ -5,6 +5,8 @@
 pub mod backoff;
 pub mod facts;
 pub mod format;
+pub mod image_ref;
 pub mod plan;
+pub mod removal;
 pub mod requests;
 pub mod select;
