@@ -5,8 +5,12 @@
 pub mod backoff;
 pub mod facts;
 pub mod format;
+mod hash;
 pub mod image_ref;
+pub mod images;
+pub mod message;
 pub mod plan;
 pub mod removal;
 pub mod requests;
+pub mod revision;
 pub mod select;
