@@ -1,0 +1,7 @@
+//! Removing images from one node: what is asked for, what may go, what became of it.
+//!
+//! Only what Larder pulled goes, only while no container uses it, and never a name that nobody asked to remove.
+
+mod report;
+
+pub use report::{EntryOutcome, MAX_MESSAGE_BYTES, MAX_OUTCOMES, Outcome, PurgeEntry, PurgeReport};
