@@ -188,6 +188,12 @@ pub struct CacheOnNode {
     /// Names removed by the last removal whose content stays because another name shares it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub shared: i32,
+    /// Why the last removal could not be carried out; it is repeated.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub removal_error: String,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal_error_at: Option<Time>,
     /// Digests that this node reported for references that the operator could not resolve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -1,0 +1,167 @@
+//! Everything that is decided for one node at a time: pulls, removals, and what its status says.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use larder_api::node_image_cache::{
+    CacheOnNode, Desired, ImageOnNode, ImageState, NodeState, PullerStatus, PullerSummary,
+};
+
+use crate::plan::{earliest, saturating};
+use crate::pull::{self, JobKey, PullInput, PullJob};
+use crate::purge::{self, PurgeInput, PurgeJob, PurgeJobView};
+fn trim_node(s: PullerStatus) -> PullerStatus { s }
+
+/// The first report of mere progress comes after this long.
+pub const FIRST_PROGRESS: SignedDuration = SignedDuration::from_secs(10);
+/// Further reports of mere progress come at most this often.
+pub const PROGRESS: SignedDuration = SignedDuration::from_secs(5);
+
+/// What to do for a node, in this order: write the status, delete, create.
+#[derive(Debug, Default)]
+pub struct NodeDecision {
+    /// The status of pulls by pods; to be written if `write` says so.
+    pub status: PullerStatus,
+    /// Whether and when to write it.
+    pub write: Write,
+    /// Jobs to delete.
+    pub delete: Vec<JobKey>,
+    /// Pull Jobs to create.
+    pub pull: Vec<PullJob>,
+    /// Purge Jobs to create.
+    pub purge: Vec<PurgeJob>,
+    /// See [`pull::PullDecision::resolve_again`].
+    pub resolve_again: Vec<(String, String, String, Timestamp)>,
+    /// When time alone changes the decision.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Whether a status is worth a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Write {
+    /// Nothing changed.
+    #[default]
+    No,
+    /// Mere progress: not before this moment.
+    At(Timestamp),
+    /// A state, a failure or a result changed.
+    Now,
+}
+
+/// Decides for a node. `generation` is that of the node's object; `purge_jobs` are all there are for the node;
+/// `written_at` is when progress was last written, if this process knows.
+pub fn decide(
+    mut input: PullInput<'_>,
+    generation: i64,
+    purge_jobs: Vec<PurgeJobView>,
+    written_at: Option<Timestamp>,
+) -> NodeDecision {
+    input.removing = !purge_jobs.is_empty();
+    let pulls = pull::decide(&input);
+    let mut caches = pulls.caches;
+    for claim in input.claims.iter().filter(|c| c.claim.desired == Desired::Absent) {
+        let previous = input.previous.and_then(|p| p.caches.iter().find(|o| o.uid == claim.claim.uid));
+        caches.extend(previous.cloned());
+    }
+    let claims: Vec<_> = input.claims.iter().map(|c| c.claim.clone()).collect();
+    let removals = purge::decide(&PurgeInput {
+        now: input.now,
+        node: input.node.map_or("", |n| n.name.as_str()),
+        node_uid: input.node_uid,
+        node_ready: input.node.is_some_and(|n| n.ready),
+        claims: &claims,
+        on_node: &caches,
+        not_ready: &pulls.images,
+        pulling: input.jobs.iter().map(|j| j.cache_uid.clone()).collect(),
+        jobs: purge_jobs,
+        revisions: input.revisions,
+    });
+    for changed in removals.caches {
+        match caches.iter_mut().find(|c| c.uid == changed.uid) {
+            Some(existing) => *existing = changed,
+            None => caches.push(changed),
+        }
+    }
+    let delete: Vec<JobKey> = pulls.delete.into_iter().chain(removals.delete).collect();
+    let status = compose(generation, input.node_uid, caches, pulls.images);
+    let write = worth_writing(&input, &status, !delete.is_empty(), written_at);
+    let mut wake_at = [pulls.wake_at, removals.wake_at].into_iter().flatten().min();
+    if let Write::At(at) = write {
+        wake_at = earliest(wake_at, at);
+    }
+    NodeDecision {
+        status,
+        write,
+        delete,
+        pull: pulls.create,
+        purge: removals.create,
+        resolve_again: pulls.resolve_again,
+        wake_at,
+    }
+}
+
+fn compose(
+    generation: i64,
+    node_uid: &str,
+    mut caches: Vec<CacheOnNode>,
+    images: Vec<ImageOnNode>,
+) -> PullerStatus {
+    caches.sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
+    let whole = caches.iter().filter(|c| c.state == NodeState::Ready).count();
+    let not_ready = images.iter().filter(|i| i.state != ImageState::Skipped).count();
+    let summary = PullerSummary {
+        caches: format!("{whole}/{}", caches.len()),
+        not_ready: i32::try_from(not_ready).unwrap_or(i32::MAX),
+    };
+    trim_node(PullerStatus {
+        observed_generation: generation,
+        node_uid: node_uid.to_owned(),
+        caches,
+        images,
+        images_omitted: 0,
+        summary,
+    })
+}
+
+fn worth_writing(
+    input: &PullInput<'_>,
+    next: &PullerStatus,
+    deletes: bool,
+    written_at: Option<Timestamp>,
+) -> Write {
+    let empty = PullerStatus::default();
+    let previous = input.previous.unwrap_or(&empty);
+    let same = PullerStatus { observed_generation: previous.observed_generation, ..next.clone() } == *previous;
+    if same {
+        // A newer generation that changes nothing here is not worth a write.
+        return Write::No;
+    }
+    // A Job is deleted only once what it showed is written.
+    if deletes || milestones(previous) != milestones(next) {
+        return Write::Now;
+    }
+    let begun = input.claims.iter().map(|c| c.claim.assigned_at.0).max().unwrap_or(input.now);
+    let at = saturating(begun, FIRST_PROGRESS).max(written_at.map_or(begun, |w| saturating(w, PROGRESS)));
+    if at <= input.now { Write::Now } else { Write::At(at) }
+}
+
+/// What is reported at once: everything but waiting images and counts.
+fn milestones(status: &PullerStatus) -> (BTreeSet<String>, BTreeSet<String>) {
+    let caches = status.caches.iter().filter_map(|c| {
+        // An entry that says no more than "begun" is no news.
+        let begun = matches!(c.state, NodeState::Pulling | NodeState::Waiting | NodeState::Purging);
+        let quiet = begun && c.reason.is_none() && c.removal_error.is_empty();
+        let state = if quiet { None } else { Some((c.state, c.reason, &c.message, &c.checked_at)) };
+        let say = state.is_some() || !c.held.is_empty() || !c.removed_revisions.is_empty();
+        say.then(|| {
+            let parts = (&c.uid, state, &c.held, &c.removed_revisions, &c.removal_error, &c.removal_error_at);
+            format!("{parts:?}")
+        })
+    });
+    let images = status
+        .images
+        .iter()
+        .filter(|i| i.state != ImageState::Waiting)
+        .map(|i| format!("{:?}", (&i.cache, &i.image, i.state, i.reason, i.attempts)));
+    (caches.collect(), images.collect())
+}

@@ -1,0 +1,132 @@
+//! Reads what a pull pod tells: for each of its images whether it is held, failed or still to come.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use larder_api::names::Reason;
+
+use crate::message::{pull_reason, redact, shorten};
+
+/// Messages of the registry or runtime are cut to this many characters.
+pub(super) const MESSAGE_CHARS: usize = 256;
+
+/// What is known of one image from its container.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ContainerState {
+    /// Nothing yet.
+    Pending,
+    /// The kubelet pulled the image, or found it.
+    Held {
+        /// The digest that the kubelet names, if it names one.
+        digest: Option<String>,
+    },
+    /// The kubelet could not pull it.
+    Failed {
+        /// Why.
+        reason: Reason,
+        /// In the words of the registry or runtime.
+        message: String,
+    },
+}
+
+/// A pull pod, read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodView {
+    /// One entry for each image, in the order of the pod's containers.
+    pub containers: Vec<ContainerState>,
+    /// Why no container can start at all: the no-op program's image, or no room on the node.
+    pub blocked: Option<(Option<Reason>, String)>,
+    /// The last time that something moved.
+    pub moved_at: Timestamp,
+    /// The pod has ended or is being deleted: what is Pending stays so.
+    pub over: bool,
+    /// The pod's own message, where it failed as a whole.
+    pub message: String,
+}
+
+/// Reads a pod with containers `i0` to `i<images - 1>`. `created` stands in where the pod has no times of its own.
+pub fn read_pod(pod: &Pod, images: usize, created: Timestamp) -> PodView {
+    let status = pod.status.as_ref();
+    let statuses = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    let containers = (0..images)
+        .map(|i| {
+            let name = format!("i{i}");
+            statuses.iter().find(|s| s.name == name).map_or(ContainerState::Pending, read_container)
+        })
+        .collect();
+    let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    let message = status
+        .map(|s| [s.reason.as_deref(), s.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": "))
+        .unwrap_or_default();
+    PodView {
+        containers,
+        blocked: blocked(pod),
+        moved_at: moved_at(pod).unwrap_or(created).max(created),
+        over: matches!(phase, "Failed" | "Succeeded") || pod.metadata.deletion_timestamp.is_some(),
+        message: shorten(&redact(&message), MESSAGE_CHARS),
+    }
+}
+
+fn read_container(status: &ContainerStatus) -> ContainerState {
+    let state = status.state.as_ref();
+    let held = !status.image_id.is_empty();
+    let begun = state.is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+        || status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
+    if held || begun {
+        // An image whose container will not start is there all the same.
+        let digest = status.image_id.rsplit_once('@').map(|(_, digest)| digest.to_owned());
+        return ContainerState::Held { digest };
+    }
+    let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) else {
+        return ContainerState::Pending;
+    };
+    let message = waiting.message.as_deref().unwrap_or_default();
+    match pull_reason(waiting.reason.as_deref().unwrap_or_default(), message) {
+        None => ContainerState::Pending,
+        Some(reason) => ContainerState::Failed { reason, message: shorten(&redact(message), MESSAGE_CHARS) },
+    }
+}
+
+fn blocked(pod: &Pod) -> Option<(Option<Reason>, String)> {
+    let status = pod.status.as_ref()?;
+    let init = status.init_container_statuses.iter().flatten().find_map(|s| {
+        let state = s.state.as_ref()?;
+        if let Some(waiting) = &state.waiting {
+            let message = waiting.message.as_deref().unwrap_or_default();
+            let reason = pull_reason(waiting.reason.as_deref().unwrap_or_default(), message)?;
+            let words = shorten(&redact(message), MESSAGE_CHARS);
+            return Some((Some(reason), format!("Larder's own image {} cannot be pulled: {words}", s.image)));
+        }
+        let ended = state.terminated.as_ref().filter(|t| t.exit_code != 0)?;
+        let words = shorten(ended.message.as_deref().or(ended.reason.as_deref()).unwrap_or_default(), MESSAGE_CHARS);
+        let code = ended.exit_code;
+        Some((Some(Reason::RuntimeError), format!("Larder's own program ended with {code}: {words}")))
+    });
+    init.or_else(|| {
+        let unschedulable = status.conditions.iter().flatten().find(|c| {
+            c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
+        })?;
+        let words = shorten(unschedulable.message.as_deref().unwrap_or_default(), MESSAGE_CHARS);
+        Some((None, format!("the pull pod cannot be scheduled: {words}")))
+    })
+}
+
+fn moved_at(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref()?;
+    let times = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten())
+        .flat_map(|s| [s.state.as_ref(), s.last_state.as_ref()])
+        .flatten()
+        .flat_map(|s| {
+            [
+                s.running.as_ref().and_then(|r| r.started_at.as_ref()),
+                s.terminated.as_ref().and_then(|t| t.finished_at.as_ref()),
+                s.terminated.as_ref().and_then(|t| t.started_at.as_ref()),
+            ]
+        })
+        .flatten()
+        .map(|t| t.0);
+    times.chain(status.start_time.as_ref().map(|t| t.0)).max()
+}

@@ -1,0 +1,488 @@
+//! One node with a simulated kubelet: it pulls the containers of pull pods one after another, fails some, hangs on some,
+//! loses pods, and carries out purges. Whatever happens, what is decided for the node keeps its promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use larder_api::image_cache::{ImageEntry, Removal};
+use larder_api::names::{
+    IMAGES_ANNOTATION, NODE_UID_ANNOTATION, REVISION_ANNOTATION, Reason, WORK_ANNOTATION,
+};
+use larder_api::node_image_cache::{CacheClaim, Desired, ImageState, NodeState, PullerStatus};
+use larder_api::revision::{ImageCacheRevisionSpec, RevisionBody, RevisionImage};
+use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec};
+use larder_core::facts::NodeFacts;
+use larder_core::node::{NodeDecision, Write, decide};
+use larder_core::pull::{ClaimInput, JobView, PullInput, Rejection};
+use larder_core::purge::PurgeJobView;
+use larder_core::removal::{PurgeEntry, PurgeReport};
+use larder_core::select::Eligibility;
+use proptest::prelude::*;
+
+/// How the registry behaves for an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Fine,
+    /// Fails this many times.
+    Fails(u32),
+    /// Never answers.
+    Hangs,
+}
+
+struct Node {
+    now: Timestamp,
+    facts: NodeFacts,
+    caches: Vec<ImageCache>,
+    revisions: Vec<ImageCacheRevision>,
+    claims: Vec<CacheClaim>,
+    status: Option<PullerStatus>,
+    jobs: BTreeMap<String, (Job, Option<Pod>)>,
+    purges: BTreeMap<String, (PurgeJobView, Vec<PurgeEntry>)>,
+    rejections: BTreeMap<String, Rejection>,
+    fates: BTreeMap<String, Fate>,
+    store: BTreeSet<String>,
+    removed: Vec<String>,
+    most_pods: usize,
+    writes: usize,
+}
+
+const LIMIT: i32 = 3;
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(100),
+            facts: NodeFacts {
+                name: "n".into(),
+                uid: "node-uid".into(),
+                ready: true,
+                os: "linux".into(),
+                architecture: "amd64".into(),
+                ..NodeFacts::default()
+            },
+            caches: vec![],
+            revisions: vec![],
+            claims: vec![],
+            status: None,
+            jobs: BTreeMap::new(),
+            purges: BTreeMap::new(),
+            rejections: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            store: BTreeSet::new(),
+            removed: vec![],
+            most_pods: 0,
+            writes: 0,
+        }
+    }
+
+    fn revision(&mut self, name: &str, images: &[String]) {
+        self.revisions.push(ImageCacheRevision {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                namespace: Some("ns".into()),
+                ..ObjectMeta::default()
+            },
+            spec: RevisionBody {
+                number: 1,
+                spec: ImageCacheRevisionSpec {
+                    images: images
+                        .iter()
+                        .map(|i| RevisionImage {
+                            image: i.clone(),
+                            digest: Some(format!("sha256:{i}")),
+                            ..RevisionImage::default()
+                        })
+                        .collect(),
+                    pull_secrets: vec![],
+                },
+            },
+        });
+    }
+
+    fn claim(&mut self, cache: &str, revision: &str, removal: Removal) {
+        let mut spec = ImageCacheSpec {
+            images: vec![ImageEntry::default()],
+            removal,
+            ..ImageCacheSpec::default()
+        };
+        spec.rollout.images_per_node = LIMIT;
+        self.caches.push(ImageCache {
+            metadata: ObjectMeta { uid: Some(cache.into()), name: Some(cache.into()), ..ObjectMeta::default() },
+            spec,
+            status: None,
+        });
+        self.claims.push(CacheClaim {
+            namespace: "ns".into(),
+            name: cache.into(),
+            uid: cache.into(),
+            revision: revision.into(),
+            desired: Desired::Present,
+            remove_revisions: vec![],
+            claimed_at: Time(self.now),
+            assigned_at: Time(self.now),
+            removal,
+            verify_after: None,
+        });
+    }
+
+    fn decide(&self) -> NodeDecision {
+        let revisions = self
+            .revisions
+            .iter()
+            .map(|r| (("ns", r.metadata.name.as_deref().unwrap()), r))
+            .collect();
+        let find = |name: &str| self.revisions.iter().find(|r| r.metadata.name.as_deref() == Some(name));
+        let input = PullInput {
+            now: self.now,
+            node: Some(&self.facts),
+            node_uid: &self.facts.uid,
+            previous: self.status.as_ref(),
+            claims: self
+                .claims
+                .iter()
+                .map(|claim| ClaimInput {
+                    claim,
+                    cache: self.caches.iter().find(|c| c.metadata.uid.as_deref() == Some(&claim.uid)),
+                    revision: find(&claim.revision),
+                    eligibility: Eligibility::Workable,
+                })
+                .collect(),
+            jobs: self
+                .jobs
+                .values()
+                .map(|(job, pod)| JobView::read(job, &pod.iter().collect::<Vec<_>>()).unwrap())
+                .collect(),
+            rejections: &self.rejections,
+            revisions: &revisions,
+            removing: false,
+        };
+        decide(input, 1, self.purges.values().map(|(view, _)| view.clone()).collect(), None)
+    }
+
+    /// Carries the decision out; `crash` stops after the status has been written.
+    fn apply(&mut self, crash: bool) -> NodeDecision {
+        let decision = self.decide();
+        if decision.write == Write::Now {
+            self.status = Some(decision.status.clone());
+            self.writes += 1;
+        }
+        if crash {
+            return decision;
+        }
+        for key in &decision.delete {
+            self.jobs.remove(&key.name);
+            self.purges.remove(&key.name);
+        }
+        for job in &decision.pull {
+            assert!(self.purges.is_empty(), "a pull begins while a removal is at work");
+            let annotations = BTreeMap::from([
+                (IMAGES_ANNOTATION.to_owned(), serde_json::to_string(&job.images).unwrap()),
+                (NODE_UID_ANNOTATION.to_owned(), job.node_uid.clone()),
+                (REVISION_ANNOTATION.to_owned(), job.revision.clone()),
+                (WORK_ANNOTATION.to_owned(), String::new()),
+            ]);
+            let owner = OwnerReference { uid: job.cache_uid.clone(), ..OwnerReference::default() };
+            let metadata = ObjectMeta {
+                name: Some(job.name.clone()),
+                namespace: Some(job.namespace.clone()),
+                uid: Some(format!("uid-{}", job.name)),
+                annotations: Some(annotations),
+                owner_references: Some(vec![owner]),
+                creation_timestamp: Some(Time(self.now)),
+                ..ObjectMeta::default()
+            };
+            let pod = Pod {
+                metadata: ObjectMeta { creation_timestamp: Some(Time(self.now)), ..ObjectMeta::default() },
+                status: Some(PodStatus {
+                    phase: Some("Pending".into()),
+                    start_time: Some(Time(self.now)),
+                    container_statuses: Some(
+                        job.images
+                            .iter()
+                            .enumerate()
+                            .map(|(i, image)| ContainerStatus {
+                                name: format!("i{i}"),
+                                image: image.clone(),
+                                ..ContainerStatus::default()
+                            })
+                            .collect(),
+                    ),
+                    ..PodStatus::default()
+                }),
+                ..Pod::default()
+            };
+            let job_object = Job { metadata, ..Job::default() };
+            assert!(self.jobs.insert(job.name.clone(), (job_object, Some(pod))).is_none(), "the same Job twice");
+        }
+        for job in &decision.purge {
+            let view = PurgeJobView {
+                key: larder_core::pull::JobKey {
+                    namespace: "agents".into(),
+                    name: job.name.clone(),
+                    uid: job.name.clone(),
+                },
+                work: job.work.clone(),
+                node_uid: job.node_uid.clone(),
+                created_at: self.now,
+                deleting: false,
+                begun: true,
+                report: None,
+                error: None,
+                over: false,
+            };
+            self.purges.insert(job.name.clone(), (view, job.entries.clone()));
+        }
+        self.most_pods = self.most_pods.max(self.jobs.len());
+        decision
+    }
+
+    /// The kubelet moves one step: each pod works on its first container that is not done.
+    fn kubelet(&mut self) {
+        for (_, pod) in self.jobs.values_mut() {
+            let Some(statuses) =
+                pod.as_mut().and_then(|p| p.status.as_mut()).and_then(|s| s.container_statuses.as_mut())
+            else {
+                continue;
+            };
+            for status in statuses.iter_mut() {
+                if status.state.is_some() {
+                    continue;
+                }
+                let fate = self.fates.entry(status.image.clone()).or_insert(Fate::Fine);
+                match fate {
+                    Fate::Hangs => break,
+                    Fate::Fails(left) if *left > 0 => {
+                        *left -= 1;
+                        status.state = Some(ContainerState {
+                            waiting: Some(ContainerStateWaiting {
+                                reason: Some("ErrImagePull".into()),
+                                message: Some("failed to resolve reference: not found".into()),
+                            }),
+                            ..ContainerState::default()
+                        });
+                    }
+                    Fate::Fine | Fate::Fails(_) => {
+                        self.store.insert(status.image.clone());
+                        status.image_id = format!("{}@sha256:{}", status.image, status.image);
+                        status.state = Some(ContainerState {
+                            terminated: Some(ContainerStateTerminated {
+                                finished_at: Some(Time(self.now)),
+                                ..ContainerStateTerminated::default()
+                            }),
+                            ..ContainerState::default()
+                        });
+                        break;
+                    }
+                }
+            }
+        }
+        for (view, entries) in self.purges.values_mut().filter(|(v, _)| v.report.is_none()) {
+            let mut report = PurgeReport::default();
+            for entry in entries {
+                if self.store.remove(&entry.reference) {
+                    self.removed.push(entry.reference.clone());
+                    report.removed += 1;
+                } else {
+                    report.absent += 1;
+                }
+            }
+            view.report = Some(report);
+            view.over = true;
+        }
+    }
+
+    fn run(&mut self, seconds: i64) {
+        for _ in 0..seconds {
+            self.now += SignedDuration::from_secs(1);
+            self.kubelet();
+            self.apply(false);
+        }
+    }
+
+    fn state(&self, cache: &str) -> (NodeState, i32, i32) {
+        let on_node = self.status.as_ref().unwrap().caches.iter().find(|c| c.uid == cache).unwrap();
+        (on_node.state, on_node.ready, on_node.total)
+    }
+}
+
+fn images(host: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{host}/r{i}:1")).collect()
+}
+
+#[test]
+fn thirty_images_arrive_by_one_pod_and_two_writes() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 30));
+    node.claim("c", "r", Removal::Retain);
+    node.run(60);
+    assert_eq!(node.state("c"), (NodeState::Ready, 30, 30));
+    assert!(node.jobs.is_empty());
+    assert_eq!(node.most_pods, 1);
+    let writes = node.writes;
+    node.run(100);
+    assert_eq!(node.writes, writes, "a converged node is silent");
+}
+
+#[test]
+fn a_bad_image_is_told_at_once_and_holds_up_nobody() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 10));
+    node.fates.insert("a.io/r3:1".into(), Fate::Fails(1000));
+    node.claim("c", "r", Removal::Retain);
+    node.run(6);
+    let told = node.status.clone().unwrap();
+    let failed: Vec<_> = told.images.iter().filter(|i| i.state == ImageState::Failed).collect();
+    assert_eq!((failed.len(), failed[0].reason), (1, Some(Reason::NotFound)));
+    node.run(20);
+    assert_eq!(node.state("c"), (NodeState::Failed, 9, 10));
+    assert!(node.jobs.is_empty(), "no pod is held for an image that waits for its next attempt");
+    let attempts = node.status.as_ref().unwrap().images[0].attempts;
+    node.fates.insert("a.io/r3:1".into(), Fate::Fine);
+    node.run(200);
+    assert_eq!(node.state("c"), (NodeState::Ready, 10, 10));
+    assert!(attempts >= 1);
+}
+
+#[test]
+fn an_image_that_hangs_lets_the_others_pass_after_half_a_minute_and_times_out() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 5));
+    node.fates.insert("a.io/r0:1".into(), Fate::Hangs);
+    node.claim("c", "r", Removal::Retain);
+    node.run(29);
+    assert_eq!(node.jobs.len(), 1);
+    node.run(40);
+    assert_eq!(node.state("c").1, 4);
+    node.run(3600);
+    let told = node.status.clone().unwrap();
+    assert_eq!(told.images[0].reason, Some(Reason::Timeout));
+}
+
+#[test]
+fn a_refused_pod_is_the_caches_failure_and_heals() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 2));
+    node.claim("c", "r", Removal::Retain);
+    let rejection = Rejection { message: "exceeded quota".into(), at: node.now, attempts: 20 };
+    node.rejections.insert("c".into(), rejection);
+    node.run(30);
+    let told = node.status.clone().unwrap().caches[0].clone();
+    assert_eq!((told.state, told.reason), (NodeState::Failed, Some(Reason::PodRejected)));
+    assert_eq!(told.message, "exceeded quota");
+    assert!(node.jobs.is_empty());
+    node.run(31);
+    assert_eq!(node.jobs.len(), 1, "tried again within a minute");
+}
+
+#[test]
+fn a_purge_spares_what_another_cache_wants_and_tells_what_went() {
+    let mut node = Node::new();
+    node.revision("r1", &images("a.io", 4));
+    node.revision("r2", &images("a.io", 2));
+    node.claim("one", "r1", Removal::Purge);
+    node.claim("two", "r2", Removal::Retain);
+    node.run(30);
+    node.claims[0].desired = Desired::Absent;
+    node.run(10);
+    assert_eq!(node.state("one").0, NodeState::Purged);
+    assert_eq!(node.state("two"), (NodeState::Ready, 2, 2));
+    assert_eq!(node.removed, ["a.io/r2:1", "a.io/r3:1"]);
+    assert!(node.purges.is_empty());
+    node.claims[0].desired = Desired::Present;
+    node.claims[0].assigned_at = Time(node.now);
+    node.run(30);
+    assert_eq!(node.state("one"), (NodeState::Ready, 4, 4));
+    assert!(node.store.contains("a.io/r3:1"));
+}
+
+#[test]
+fn images_that_left_go_once_the_new_revision_is_there() {
+    let mut node = Node::new();
+    let all = images("a.io", 4);
+    node.revision("old", &all);
+    node.revision("new", &all[..2]);
+    node.claim("c", "old", Removal::Purge);
+    node.run(30);
+    node.claims[0].revision = "new".into();
+    node.claims[0].assigned_at = Time(node.now);
+    node.claims[0].remove_revisions = vec!["old".into()];
+    node.run(10);
+    assert_eq!(node.removed, ["a.io/r2:1", "a.io/r3:1"]);
+    let told = node.status.clone().unwrap().caches[0].clone();
+    assert_eq!((told.removed_revisions, told.held), (vec!["old".to_owned()], vec!["new".to_owned()]));
+}
+
+#[test]
+fn two_hundred_and_fifty_entries_go_in_three_jobs() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 250));
+    node.claim("c", "r", Removal::Purge);
+    node.run(400);
+    assert_eq!(node.state("c").0, NodeState::Ready);
+    node.claims[0].desired = Desired::Absent;
+    node.run(20);
+    let told = node.status.clone().unwrap().caches[0].clone();
+    assert_eq!((told.state, told.removed), (NodeState::Purged, 250));
+    assert!(node.store.is_empty());
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![6 => Just(Fate::Fine), 2 => (1u32..4).prop_map(Fate::Fails), 1 => Just(Fate::Hangs)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_image_that_can_come_comes_whatever_crashes(
+        fates in proptest::collection::vec(fate(), 1..40),
+        hosts in 1usize..4,
+        crashes in proptest::collection::vec(any::<bool>(), 0..60),
+        lost in proptest::collection::vec(0usize..60, 0..3),
+        switch in proptest::option::of(0usize..40),
+    ) {
+        let mut node = Node::new();
+        let all: Vec<String> =
+            (0..fates.len()).map(|i| format!("h{}.io/r{i}:1", i % hosts)).collect();
+        for (image, fate) in all.iter().zip(&fates) {
+            node.fates.insert(image.clone(), *fate);
+        }
+        node.revision("r", &all);
+        node.revision("half", &all[..all.len().div_ceil(2)]);
+        node.claim("c", "r", Removal::Retain);
+        node.caches[0].spec.retry.max_delay = std::time::Duration::from_secs(20).into();
+        node.caches[0].spec.timeouts.attempt = std::time::Duration::from_secs(90).into();
+        for second in 0..60 {
+            node.now += SignedDuration::from_secs(1);
+            node.kubelet();
+            if lost.contains(&second) && let Some((_, pod)) = node.jobs.values_mut().next() {
+                *pod = None;
+            }
+            if switch == Some(second) {
+                node.claims[0].revision = "half".into();
+                node.claims[0].assigned_at = Time(node.now);
+            }
+            node.apply(crashes.get(second).copied().unwrap_or_default());
+            let active = node.jobs.len();
+            prop_assert!(active <= 2 * LIMIT as usize, "{active} pods");
+        }
+        for fate in node.fates.values_mut().filter(|f| **f == Fate::Hangs) {
+            *fate = Fate::Fine;
+        }
+        node.run(600);
+        let wanted = node.revisions.iter().find(|r| r.metadata.name.as_deref() == Some(&node.claims[0].revision)).unwrap();
+        for image in &wanted.spec.spec.images {
+            prop_assert!(node.store.contains(&image.image));
+        }
+        prop_assert_eq!(node.state("c").0, NodeState::Ready);
+        prop_assert!(node.jobs.is_empty());
+        let writes = node.writes;
+        node.run(50);
+        prop_assert_eq!(node.writes, writes);
+    }
+}
