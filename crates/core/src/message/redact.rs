@@ -6,7 +6,7 @@ const MASK: &str = "***";
 const CLOSING: [char; 8] = ['"', '\'', ')', ']', '}', ',', ';', ':'];
 /// Random text of at least this many letters and digits in a row counts as a secret; hexadecimal digests do not.
 const SECRET_CHARS: usize = 24;
-/// Parameters of URLs, and keys of other `key=value` and `key: value` texts, whose value is nobody's business.
+/// Parameters of URLs, and keys of other `key=value` texts, whose value is nobody's business.
 const SECRET_KEYS: [&str; 9] = [
     "token",
     "password",
@@ -24,37 +24,33 @@ const SECRET_KEYS: [&str; 9] = [
 pub fn redact(message: &str) -> String {
     let words: Vec<&str> = message.split_inclusive(char::is_whitespace).collect();
     let mut result = String::with_capacity(message.len());
-    let mut hide = false;
+    let (mut hide, mut header) = (false, false);
     for (i, word) in words.iter().enumerate() {
         let text = word.trim_end();
         let bare = text.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let scheme = bare.eq_ignore_ascii_case("basic") || bare.eq_ignore_ascii_case("bearer");
-        if hide && !scheme && !bare.is_empty() {
+        if hide && !bare.is_empty() {
             result.push_str(MASK);
             // What closes around the value stays.
             result.push_str(&text[text.trim_end_matches(CLOSING).len()..]);
-            hide = false;
+            (hide, header) = (false, false);
         } else if !text.is_empty() {
             result.push_str(&hide_words(&hide_parameters(&hide_user(text))));
+            let is = |names: &[&str]| names.iter().any(|name| bare.eq_ignore_ascii_case(name));
             let next = words[i + 1..]
                 .iter()
                 .map(|w| w.trim_end())
                 .find(|w| !w.is_empty());
+            let labels = text.trim_end_matches('"').ends_with([':', '=']);
+            let scheme = is(&["basic", "bearer"]);
             // `Basic dXNlcg==` is a value; `no basic auth credentials` is not.
-            hide |= scheme && next.is_some_and(is_value) || names_value(text);
+            hide = labels && is(&["password", "passwd"])
+                || scheme && header
+                || (scheme || labels && is(&["authorization"])) && next.is_some_and(is_value);
+            header = labels && is(&["authorization"]);
         }
         result.push_str(&word[text.len()..]);
     }
     result
-}
-
-/// `password:` or `Authorization:` with its value in the next word.
-fn names_value(text: &str) -> bool {
-    let text = text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    let Some(key) = text.trim_end_matches('"').strip_suffix([':', '=']) else {
-        return false;
-    };
-    is_secret_key(key.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
 }
 
 /// Whether the word after an authentication scheme is its value: it is longer than the words of the sentences in which
@@ -185,6 +181,8 @@ mod tests {
             "failed to pull and unpack image \"r.example:5000/team/a-rather-long-repository-name/with-parts:V1.2.3-Build4567890\"",
             "unexpected status from HEAD request to https://r.example/v2/Team/app/manifests/Release-2024-10-Candidate-12?ns=docker.io: 401 Unauthorized",
             "pods \"larder-web-6f5d9c7b4x2\" is forbidden: exceeded quota: pods, requested: pods=1, used: pods=0, limited: pods=0",
+            "may require authorization: server message: insufficient_scope: authorization failed",
+            "unable to retrieve auth token: invalid username/password: unauthorized: incorrect username or password",
             "failed to fetch oauth token: Post \"https://auth.example/token\": EOF",
             "two\nlines\tand  spaces ",
         ] {
