@@ -25,7 +25,7 @@ pub fn delay(retry: &RetrySpec, reason: Option<Reason>, attempts: i32, seed: u64
         .wrapping_add(u64::from(doublings))
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let fraction = (mixed >> 11) as f64 / (1_u64 << 53) as f64;
-    whole - whole.mul_f64(fraction * 0.2).min(whole)
+    whole.saturating_sub(whole.mul_f64(fraction * 0.2))
 }
 
 /// Reasons that need a person, at the registry or here, before a repetition can succeed.

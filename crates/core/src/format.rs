@@ -1,5 +1,7 @@
 //! Numbers in words, for columns and messages.
 
+use std::fmt::Write;
+
 /// Bytes in binary units: one decimal from GiB up to a hundred of them, whole numbers otherwise (`3.0 GiB`,
 /// `512 MiB`, `0 B`). Negative counts as nothing.
 pub fn bytes(n: i64) -> String {
@@ -34,14 +36,11 @@ pub fn duration(d: std::time::Duration) -> String {
         (seconds % 60, "s"),
     ];
     let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(2);
-    parts
-        .iter()
-        .skip(first)
-        .take(2)
-        .enumerate()
-        .filter(|(i, (n, _))| *i == 0 || *n > 0)
-        .map(|(_, (n, u))| format!("{n}{u}"))
-        .collect()
+    let mut text = format!("{}{}", parts[first].0, parts[first].1);
+    if let Some((n, unit)) = parts.get(first + 1).filter(|(n, _)| *n > 0) {
+        let _ = write!(text, "{n}{unit}");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -57,19 +57,17 @@ pub fn wanted(spec: &ImageCacheSpec) -> WantedImages {
                 continue;
             }
         };
-        match images.get_mut(reference.normalized()) {
-            Some(kept) => {
-                kept.priority = kept.priority.max(entry.priority);
-                result.folded.push((kept.written.clone(), entry.image.clone()));
-            }
-            None => {
-                let image = WantedImage {
-                    written: entry.image.clone(),
-                    priority: entry.priority,
-                    reference: reference.clone(),
-                };
-                images.insert(reference.normalized().to_owned(), image);
-            }
+        if let Some(kept) = images.get_mut(reference.normalized()) {
+            kept.priority = kept.priority.max(entry.priority);
+            result.folded.push((kept.written.clone(), entry.image.clone()));
+        } else {
+            let normalized = reference.normalized().to_owned();
+            let image = WantedImage {
+                reference,
+                written: entry.image.clone(),
+                priority: entry.priority,
+            };
+            images.insert(normalized, image);
         }
     }
     result.images = images.into_values().collect();

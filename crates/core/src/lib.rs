@@ -18,3 +18,4 @@ pub mod requests;
 pub mod revise;
 pub mod revision;
 pub mod select;
+pub mod trim;

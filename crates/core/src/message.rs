@@ -6,4 +6,5 @@ mod shorten;
 
 pub use reason::pull_reason;
 pub use redact::redact;
+pub(crate) use shorten::cut;
 pub use shorten::shorten;

@@ -131,7 +131,7 @@ mod tests {
         fn one_line_and_never_too_long(text in any::<String>(), max in 0_usize..300) {
             let short = shorten(&text, max);
             prop_assert!(short.chars().count() <= max);
-            prop_assert!(!short.chars().any(|c| c.is_control()));
+            prop_assert!(!short.chars().any(char::is_control));
         }
 
         #[test]

@@ -25,7 +25,7 @@ fn images(list: &[&str]) -> WantedImages {
 }
 
 fn digest(n: u8) -> String {
-    format!("sha256:{:064x}", n)
+    format!("sha256:{n:064x}")
 }
 
 fn secret(name: &str) -> PullSecret {
@@ -136,8 +136,10 @@ fn identity_is_references_digests_priorities_and_secrets() {
 
 #[test]
 fn a_secret_is_no_image() {
-    let mut a = ImageCacheRevisionSpec::default();
-    a.pull_secrets = vec![secret("x"), secret("y"), secret("z")];
+    let a = ImageCacheRevisionSpec {
+        pull_secrets: vec![secret("x"), secret("y"), secret("z")],
+        ..ImageCacheRevisionSpec::default()
+    };
     let mut b = build(&images(&["nginx"]), &BTreeMap::new(), &[]);
     b.images[0].image = "x".into();
     assert_ne!(hash(&a), hash(&b));

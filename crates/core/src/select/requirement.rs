@@ -32,7 +32,7 @@ impl<'a> Requirement<'a> {
         }
     }
 
-    /// Of a node selector's `matchFields`: In and NotIn with exactly one value.
+    /// Of a node selector's `matchFields`: `In` and `NotIn` with exactly one value.
     pub(super) fn of_field(operator: &str, values: &'a [String]) -> Option<Self> {
         match (operator, values) {
             ("In" | "NotIn", [_]) => Self::of_labels(operator, values),
@@ -40,7 +40,7 @@ impl<'a> Requirement<'a> {
         }
     }
 
-    /// Whether the value fulfils it. Absence fulfils NotIn, as upstream; nothing that compares numbers.
+    /// Whether the value fulfils it. Absence fulfils `NotIn`, as upstream; nothing that compares numbers.
     pub(super) fn holds(&self, value: Option<&str>) -> bool {
         let number = || value.and_then(|v| v.parse::<i64>().ok());
         match self {
