@@ -10,7 +10,7 @@ use larder_api::node_image_cache::{
 use crate::plan::{earliest, saturating};
 use crate::pull::{self, JobKey, PullInput, PullJob};
 use crate::purge::{self, PurgeInput, PurgeJob, PurgeJobView};
-fn trim_node(s: PullerStatus) -> PullerStatus { s }
+use crate::trim::trim_node;
 
 /// The first report of mere progress comes after this long.
 pub const FIRST_PROGRESS: SignedDuration = SignedDuration::from_secs(10);

@@ -1,0 +1,8 @@
+//! Larder on a real cluster: real API server, kubelets, containerd and registries.
+//!
+//! The cluster (`larder-test`, or what `LARDER_E2E_CLUSTER` names) and Larder in it are brought up by `make e2e`.
+//! Tests share it; one that disturbs nodes or the operator takes it for itself, see [`support::Env::exclusive`].
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod basic;
+mod support;

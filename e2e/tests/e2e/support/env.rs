@@ -1,0 +1,116 @@
+//! The cluster that the tests share.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use kube::Client;
+use larder_e2e::cluster::registry::{Registry as ClusterRegistry, RegistryKind};
+use larder_e2e::cluster::{Cluster, ClusterName};
+use larder_e2e::images::{ImageSpec, Pushed, Registry, RegistryTarget};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::Namespace;
+
+/// Tests that disturb the cluster hold it alone.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+enum Hold {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+/// The shared cluster, held for one test.
+pub struct Env {
+    pub cluster: Cluster,
+    pub client: Client,
+    _hold: Hold,
+}
+
+impl Env {
+    /// Beside other tests.
+    pub async fn shared() -> Self {
+        Self::new(Hold::Shared { _guard: CLUSTER.read().await }).await
+    }
+
+    /// With nobody else at work: for tests that stop nodes, restart the operator or count everything.
+    pub async fn exclusive() -> Self {
+        Self::new(Hold::Alone { _guard: CLUSTER.write().await }).await
+    }
+
+    async fn new(hold: Hold) -> Self {
+        let name = std::env::var("LARDER_E2E_CLUSTER").unwrap_or_else(|_| "larder-test".into());
+        let cluster = Cluster::attach(&ClusterName::new(name).unwrap())
+            .expect("the test cluster is not up: run `make e2e`, or `larder-cluster up --name larder-test`");
+        let client = cluster.client().await.unwrap();
+        Self { cluster, client, _hold: hold }
+    }
+
+    /// A namespace for this test alone; `prefix` tells whose it is.
+    pub async fn namespace(&self, prefix: &str) -> Namespace {
+        Namespace::create(self, prefix).await
+    }
+
+    /// Host and port of a registry as image references in the cluster name it.
+    pub fn registry(&self, kind: RegistryKind) -> ClusterRegistry {
+        self.cluster.registry(kind).unwrap()
+    }
+
+    /// Pushes an image and returns what came of it.
+    pub async fn push(&self, kind: RegistryKind, spec: &ImageSpec, repository: &str, tag: &str) -> Pushed {
+        spec.push(&self.pusher(kind), repository, tag).await.unwrap()
+    }
+
+    /// A registry to push to.
+    pub fn pusher(&self, kind: RegistryKind) -> Registry {
+        let registry = self.registry(kind);
+        let target = RegistryTarget { base: registry.url, credentials: registry.credentials, ca_file: registry.ca };
+        Registry::connect(&target).unwrap()
+    }
+
+    /// The static program that makes test images run.
+    pub fn noop() -> PathBuf {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/larder/bin/linux_amd64/larder-noop");
+        assert!(folder.exists(), "{} is missing: run `make binaries`", folder.display());
+        folder
+    }
+
+    /// Runs the cluster's own kubectl; returns its output, or its errors where it fails.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let output = Command::new(self.cluster.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.cluster.kubeconfig())
+            .args(args)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Like [`Self::kubectl`] with a file of this text.
+    pub fn apply(&self, yaml: &str) -> Result<String, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, yaml.as_bytes()).unwrap();
+        self.kubectl(&["apply", "-f", file.path().to_str().unwrap()])
+    }
+
+    /// Names that containerd lists on a node.
+    pub fn images_on(&self, node: &str) -> Vec<String> {
+        let listed = self.cluster.node(node).unwrap().ctr(&["images", "list", "--quiet"]).unwrap();
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether a node's containerd has this name, normalised.
+    pub fn node_has(&self, node: &str, reference: &str) -> bool {
+        self.images_on(node).iter().any(|name| name == reference)
+    }
+
+    /// Names of the cluster's nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        self.cluster.nodes().into_iter().map(|n| n.name).collect()
+    }
+
+    pub async fn sleep(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+}

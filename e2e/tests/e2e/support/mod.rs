@@ -1,0 +1,9 @@
+//! What the tests share: the cluster, a namespace of their own, images, and patient looks at objects.
+
+mod env;
+mod namespace;
+mod status;
+
+pub use env::Env;
+pub use namespace::Namespace;
+pub use status::{Cache, condition, eventually, failure, node, reason};
