@@ -14,6 +14,7 @@ pub mod plan;
 pub mod pull;
 pub mod purge;
 pub mod removal;
+pub mod report;
 pub mod requests;
 pub mod revise;
 pub mod revision;

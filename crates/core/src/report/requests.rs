@@ -1,0 +1,86 @@
+//! When a refresh or a purge is finished.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus};
+use larder_api::node_image_cache::{CacheOnNode, Desired, NodeState};
+
+use super::nodes::{NodeReport, Overview};
+use super::{ReportInput, images};
+use crate::plan::{CONFIRM_AFTER, saturating};
+
+/// The last refresh: finished once every workable node has done what it can.
+pub(super) fn refresh(input: &ReportInput<'_>, overview: &Overview<'_>) -> Option<RefreshStatus> {
+    let mut refresh = input.previous.last_refresh.clone()?;
+    let stands_still =
+        input.resolving || !overview.current || input.cache.metadata.deletion_timestamp.is_some();
+    if refresh.finished_at.is_some() || stands_still {
+        return Some(refresh);
+    }
+    let asked = refresh.requested_at.clone();
+    if overview
+        .workable()
+        .all(|n| n.settled && is_confirmed(input, n, asked.as_ref()))
+    {
+        let failed = !input.unresolved.is_empty()
+            || !input.wanted.invalid.is_empty()
+            || overview.workable().any(|n| !n.is_ready());
+        refresh.finished_at = Some(whole_seconds(input));
+        refresh.finished_token = Some(refresh.token.clone());
+        refresh.result = Some(if failed {
+            RefreshResult::Failed
+        } else {
+            RefreshResult::Succeeded
+        });
+    }
+    Some(refresh)
+}
+
+/// Whether a Ready node was checked as late as a refresh asks for, by the rule of the plan: it may not have come to set
+/// `verifyAfter` yet.
+fn is_confirmed(input: &ReportInput<'_>, node: &NodeReport<'_>, asked: Option<&Time>) -> bool {
+    let Some(asked) = asked.filter(|_| node.is_ready()) else {
+        return true;
+    };
+    let undigested = images::images(input).iter().any(|i| i.digest.is_none());
+    let limit = if undigested {
+        asked.0
+    } else {
+        saturating(asked.0, -CONFIRM_AFTER)
+    };
+    node.current
+        .and_then(|o| o.checked_at.as_ref())
+        .is_none_or(|checked| checked.0 >= limit)
+}
+
+/// The last purge: finished once every node that can be reached has removed what it had.
+pub(super) fn purge(input: &ReportInput<'_>) -> Option<PurgeStatus> {
+    let mut purge = input.previous.last_purge.clone()?;
+    if !purge.in_force || purge.finished_at.is_some() {
+        return Some(purge);
+    }
+    let mut done: Vec<&CacheOnNode> = Vec::new();
+    for node in &input.nodes {
+        let Some(claim) = node.claim else { continue };
+        let purged = node
+            .on_node
+            .filter(|o| claim.desired == Desired::Absent && o.state == NodeState::Purged);
+        match purged {
+            Some(on_node) => done.push(on_node),
+            // A claim that is still Present will be turned.
+            None if node.facts.ready => return Some(purge),
+            None => {}
+        }
+    }
+    let sum = |count: fn(&CacheOnNode) -> i32| done.iter().map(|o| count(o)).fold(0, i32::saturating_add);
+    purge.removed = sum(|o| o.removed);
+    purge.in_use = sum(|o| o.in_use);
+    purge.foreign = sum(|o| o.foreign);
+    purge.shared = sum(|o| o.shared);
+    purge.finished_at = Some(whole_seconds(input));
+    purge.finished_token = Some(purge.token.clone());
+    Some(purge)
+}
+
+fn whole_seconds(input: &ReportInput<'_>) -> Time {
+    Time(super::whole_seconds(input.now))
+}
