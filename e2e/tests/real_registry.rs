@@ -1,6 +1,6 @@
 //! The image helpers against the registry that the local cluster runs: a process on a loopback port.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};

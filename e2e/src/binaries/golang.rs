@@ -154,7 +154,9 @@ mod tests {
 
     fn log(lines: &[&str]) -> Log {
         let mut log = Log::default();
-        lines.iter().for_each(|line| log.take((*line).to_owned()));
+        for line in lines {
+            log.take((*line).to_owned());
+        }
         log
     }
 
@@ -179,7 +181,9 @@ mod tests {
     #[test]
     fn tail_is_bounded_and_keeps_the_end() {
         let mut log = Log::default();
-        (0..100).for_each(|n| log.take(format!("error {n}")));
+        for n in 0..100 {
+            log.take(format!("error {n}"));
+        }
         assert_eq!(log.tail().lines().count(), LOG_TAIL);
         assert!(log.tail().ends_with("error 99"));
     }

@@ -222,7 +222,11 @@ impl Build {
 
 /// The first eight bytes in hexadecimal: enough to tell a handful of builds apart.
 pub(super) fn short_hex(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let first = digest
+        .iter()
+        .take(8)
+        .fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    format!("{first:016x}")
 }
 
 /// The version that a `go.mod` requires of `module`, from a line of its own or from a block.
