@@ -1,0 +1,177 @@
+//! The registry client over HTTP.
+
+mod access;
+mod answer;
+mod challenge;
+mod endpoint;
+mod fault;
+mod send;
+mod token;
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use larder_api::revision::PlatformManifest;
+use larder_core::image_ref::ImageRef;
+
+use crate::{
+    ConfigError, Credential, Credentials, Head, Platform, RegistriesConfig, Registry, RegistryError,
+};
+use access::Access;
+use challenge::Challenge;
+use endpoint::{Endpoint, Endpoints};
+use token::Tokens;
+
+/// Hosts whose way of authentication is remembered.
+const MAX_CHALLENGES: usize = 256;
+
+/// How long the client waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// For a connection, TLS included. 5 s by default.
+    pub connect_timeout: Duration,
+    /// For a whole request and its answer, connection included. 10 s by default.
+    pub request_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Asks registries over HTTP. Keeps connections, tokens until they expire, and how each host wants to be asked; holds
+/// nothing else between two questions.
+pub struct HttpRegistry {
+    endpoints: Endpoints,
+    /// By host: the challenge that it made last, so that the next question is answered at once.
+    challenges: Mutex<HashMap<String, Challenge>>,
+    tokens: Tokens,
+}
+
+impl HttpRegistry {
+    /// Sets up clients and reads the configuration's `caFile`s. Uses ring for TLS where the process has chosen nothing.
+    pub fn new(config: RegistriesConfig, options: &Options) -> Result<Self, ConfigError> {
+        // An error says that a provider is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self {
+            endpoints: Endpoints::new(config, options)?,
+            challenges: Mutex::default(),
+            tokens: Tokens::default(),
+        })
+    }
+
+    fn known_challenge(&self, host: &str) -> Option<Challenge> {
+        self.challenges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(host)
+            .cloned()
+    }
+
+    fn remember_challenge(&self, host: &str, challenge: &Challenge) {
+        let mut known = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_CHALLENGES {
+            // Costs one refused request for each host that is still asked.
+            known.clear();
+        }
+        known.insert(host.to_owned(), challenge.clone());
+    }
+}
+
+#[async_trait]
+impl Registry for HttpRegistry {
+    async fn digest(&self, image: &ImageRef, credentials: &Credentials) -> Result<Head, RegistryError> {
+        let endpoint = self.endpoints.endpoint(image);
+        let mut refusal = Refusal::default();
+        let order = credentials.in_order();
+        for (tried, credential) in order.iter().enumerate() {
+            let access = Access {
+                registry: self,
+                endpoint: &endpoint,
+                image,
+                credential: *credential,
+            };
+            match access.head(tried + 1 == order.len()).await {
+                Ok(digest) => {
+                    return Ok(Head {
+                        digest,
+                        private: credential.is_some(),
+                    });
+                }
+                Err(error) => refusal.keep_or_return(*credential, error)?,
+            }
+        }
+        Err(refusal.into_error(&endpoint, credentials))
+    }
+
+    async fn platforms(
+        &self,
+        image: &ImageRef,
+        digest: &str,
+        credentials: &Credentials,
+        wanted: &[Platform],
+    ) -> Result<Vec<PlatformManifest>, RegistryError> {
+        let endpoint = self.endpoints.endpoint(image);
+        let mut refusal = Refusal::default();
+        for credential in credentials.in_order() {
+            let access = Access {
+                registry: self,
+                endpoint: &endpoint,
+                image,
+                credential,
+            };
+            match access.platforms(digest, wanted).await {
+                Ok(platforms) => return Ok(platforms),
+                Err(error) => refusal.keep_or_return(credential, error)?,
+            }
+        }
+        Err(refusal.into_error(&endpoint, credentials))
+    }
+}
+
+/// The most telling of the refusals so far: that of a credential rather than that of nobody.
+#[derive(Default)]
+struct Refusal {
+    error: Option<RegistryError>,
+    of_a_credential: bool,
+}
+
+impl Refusal {
+    /// Returns every error that another credential cannot mend.
+    fn keep_or_return(
+        &mut self,
+        credential: Option<&Credential>,
+        error: RegistryError,
+    ) -> Result<(), RegistryError> {
+        if !matches!(
+            error,
+            RegistryError::Unauthorized { .. } | RegistryError::CredentialsMissing { .. }
+        ) {
+            return Err(error);
+        }
+        if self.error.is_none() || (credential.is_some() && !self.of_a_credential) {
+            self.error = Some(error);
+            self.of_a_credential = credential.is_some();
+        }
+        Ok(())
+    }
+
+    fn into_error(self, endpoint: &Endpoint<'_>, credentials: &Credentials) -> RegistryError {
+        match self.error {
+            // With a pull secret for the registry, nothing is missing: what there is was refused.
+            Some(RegistryError::CredentialsMissing { message, .. }) if !credentials.is_empty() => {
+                RegistryError::Unauthorized { message }
+            }
+            Some(error) => error,
+            None => endpoint.malformed("nothing was asked"),
+        }
+    }
+}
