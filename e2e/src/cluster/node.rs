@@ -1,0 +1,378 @@
+//! One node: boots like a machine (namespaces, disk, containerd), then joins (kubelet, kube-proxy).
+
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::addresses as ip;
+use super::cgroup::Cgroups;
+use super::command::run;
+use super::containerd;
+use super::controlplane::{Site, api_url};
+use super::error::{Error, IoContext, Result};
+use super::kubeconfig;
+use super::kubelet;
+use super::launch::Launch;
+use super::layout::Layout;
+use super::mounts::{NODE_FOLDER, NodeMounts};
+use super::name::ClusterName;
+use super::netns;
+use super::pause::Waiter;
+use super::pki::Subject;
+use super::process::{Components, kill_pid};
+use super::state::{ClusterState, NodeState, write_atomically};
+
+/// How long a step of a node's start may take on a machine that is busy with builds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The components of a node, in the order in which they start. The first keeps its namespaces.
+pub const COMPONENTS: [&str; 4] = ["hold", "containerd", "kubelet", "kube-proxy"];
+
+/// Brings a node to where its containerd answers. What runs already is left alone.
+pub fn boot(site: &Site, node: &NodeState) -> Result<()> {
+    let components = Components::new(&site.layout);
+    let hold = format!("{}/hold", node.name);
+    if !components.is_alive(&hold) {
+        power_off(&site.name, &site.layout, &site.cgroups, node)?;
+        site.cgroups.create(&system_cgroup(&site.name, &node.name))?;
+        netns::create_node(&site.name, &node.name, node.number)?;
+        prepare_folder(site, node)?;
+        let mut launch = Launch::new("sleep", ["infinity"]);
+        launch.mounts = Some(NodeMounts {
+            hostname: node.name.clone(),
+            machine_id: machine_id(&site.name, &node.name),
+            folder: site.layout.node(&node.name),
+        });
+        components.start(&hold, &inside(site, node, launch))?;
+    }
+    wait(&components, &hold, "the node's namespaces", || {
+        holder(&site.layout, &node.name).is_some()
+    })?;
+
+    let component = format!("{}/containerd", node.name);
+    components.ensure(&component, || start_containerd(site, node))?;
+    let socket = socket(&site.layout, &node.name)?;
+    wait(&components, &component, "containerd's socket", || {
+        UnixStream::connect(&socket).is_ok()
+    })?;
+    import_pause(site, node)
+}
+
+/// Starts a node's kubelet and kube-proxy, once the API server answers. What runs already is left alone.
+pub fn join(site: &Site, state: &ClusterState, node: &NodeState) -> Result<()> {
+    let components = Components::new(&site.layout);
+    components.ensure(&format!("{}/kubelet", node.name), || {
+        start_kubelet(site, state, node)
+    })?;
+    components.ensure(&format!("{}/kube-proxy", node.name), || start_proxy(site, node))?;
+    Ok(())
+}
+
+/// Kills everything on a node at once, as a power cut does, and takes its network away. Its disk stays.
+pub fn power_off(name: &ClusterName, layout: &Layout, cgroups: &Cgroups, node: &NodeState) -> Result<()> {
+    let components = Components::new(layout);
+    for component in COMPONENTS {
+        components.forget(&format!("{}/{component}", node.name))?;
+    }
+    let cgroup = name.node_cgroup(&node.name);
+    kill_all(&format!("the processes of {}", node.name), || {
+        cgroups.processes(&cgroup)
+    })?;
+    netns::delete_node(name, &node.name, node.number)?;
+    cgroups.remove(&cgroup, Duration::from_secs(10))?;
+    release_loops(&layout.node_disk(&node.name))
+}
+
+/// Kills what `find` finds until it finds nothing.
+pub fn kill_all(what: &str, find: impl Fn() -> std::collections::BTreeSet<i32>) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let left = find();
+        if left.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(Error::Timeout {
+                what: format!("the end of {what}"),
+                after: PATIENCE,
+                detail: Some(format!("{left:?}")),
+            });
+        }
+        for pid in left {
+            kill_pid(pid);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until no loop device has a file at or below `path` behind it; detaches those that do not go by themselves.
+pub fn release_loops(path: &Path) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let devices = loops(path);
+        if devices.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > Duration::from_secs(10) {
+            let rest = devices.iter().map(String::as_str).collect::<Vec<_>>();
+            run("losetup", &[&["--detach"], rest.as_slice()].concat())?;
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The loop devices with a file at or below `path` behind them.
+pub fn loops(path: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
+    let behind = |device: &str| fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")).ok();
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|device| behind(device).is_some_and(|file| Path::new(file.trim_end()).starts_with(path)))
+        .map(|device| format!("/dev/{device}"))
+        .collect()
+}
+
+/// The process that keeps a node's namespaces, once they are complete.
+pub fn holder(layout: &Layout, node: &str) -> Option<i32> {
+    let process = Components::new(layout).record(&format!("{node}/hold"))?.process;
+    (process.is_alive() && process.program().as_deref() == Some("sleep")).then_some(process.pid)
+}
+
+/// A node's containerd socket, as this machine reaches it while the node is on.
+pub fn socket(layout: &Layout, node: &str) -> Result<PathBuf> {
+    Ok(root(layout, node)?.join("run/containerd/containerd.sock"))
+}
+
+/// A node's file system as this machine sees it while the node is on.
+pub fn root(layout: &Layout, node: &str) -> Result<PathBuf> {
+    let pid = holder(layout, node).ok_or_else(|| Error::Refused(format!("{node} is off")))?;
+    Ok(PathBuf::from(format!("/proc/{pid}/root")))
+}
+
+/// Runs a program inside a node and returns what it printed.
+pub fn exec(layout: &Layout, node: &str, program: &str, args: &[&str]) -> Result<String> {
+    let pid = holder(layout, node)
+        .ok_or_else(|| Error::Refused(format!("{node} is off")))?
+        .to_string();
+    run(
+        "nsenter",
+        &[&["-t", &pid, "-m", "-u", "-n", "--", program], args].concat(),
+    )
+}
+
+/// How to start a node's containerd.
+pub fn start_containerd(site: &Site, node: &NodeState) -> Result<Launch> {
+    let mut launch = Launch::new(
+        site.binaries.join("containerd"),
+        ["--config=/etc/containerd/config.toml"],
+    );
+    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    launch
+        .env
+        .insert("PATH".into(), format!("{}:{path}", site.binaries.display()));
+    beside_holder(site, node, launch)
+}
+
+/// How to start a node's kubelet; writes its configuration.
+pub fn start_kubelet(site: &Site, state: &ClusterState, node: &NodeState) -> Result<Launch> {
+    let cgroup = site.name.node_cgroup(&node.name);
+    let config = kubelet::config(node, &cgroup, state.serialize_image_pulls, &state.kubernetes);
+    let file = site.layout.node(&node.name).join("kubelet.json");
+    write_atomically(&file, format!("{config:#}\n").as_bytes())?;
+    beside_holder(
+        site,
+        node,
+        Launch::new(site.binaries.join("kubelet"), kubelet::args(node)),
+    )
+}
+
+/// How to start a node's kube-proxy; writes its configuration.
+pub fn start_proxy(site: &Site, node: &NodeState) -> Result<Launch> {
+    let file = site.layout.node(&node.name).join("kube-proxy.json");
+    write_atomically(&file, format!("{:#}\n", kubelet::proxy_config(node)).as_bytes())?;
+    let args = [format!("--config={NODE_FOLDER}/kube-proxy.json")];
+    beside_holder(site, node, Launch::new(site.binaries.join("kube-proxy"), args))
+}
+
+/// The leaf for a node's own components; pods go beside it.
+fn system_cgroup(name: &ClusterName, node: &str) -> String {
+    format!("{}/system", name.node_cgroup(node))
+}
+
+fn inside(site: &Site, node: &NodeState, mut launch: Launch) -> Launch {
+    launch.cgroup = site.cgroups.join_files(&system_cgroup(&site.name, &node.name));
+    launch.netns = Some(netns::path(&site.name.node_netns(&node.name)));
+    launch
+}
+
+fn beside_holder(site: &Site, node: &NodeState, launch: Launch) -> Result<Launch> {
+    let mut launch = inside(site, node, launch);
+    let pid =
+        holder(&site.layout, &node.name).ok_or_else(|| Error::Refused(format!("{} is off", node.name)))?;
+    launch.beside = Some(pid);
+    Ok(launch)
+}
+
+/// Makes what a node finds in its folder. What is there already is kept: a test may have changed it.
+fn prepare_folder(site: &Site, node: &NodeState) -> Result<()> {
+    let folder = site.layout.node(&node.name);
+    for part in ["kubelet", "log", "containerd", "cni", "pki"] {
+        let part = folder.join(part);
+        fs::create_dir_all(&part).context("make", &part)?;
+    }
+    let keep = |path: PathBuf, text: String| {
+        if path.is_file() {
+            Ok(())
+        } else {
+            write_atomically(&path, text.as_bytes())
+        }
+    };
+    let runtime = site.layout.node_containerd(&node.name);
+    keep(runtime.join("config.toml"), containerd::config(&site.binaries))?;
+    for (host, text) in containerd::hosts() {
+        keep(runtime.join("certs.d").join(host).join("hosts.toml"), text)?;
+    }
+    keep(
+        folder.join("cni/10-larder.conflist"),
+        containerd::cni(node.number),
+    )?;
+
+    let pki = folder.join("pki");
+    for copy in [runtime.join("ca.crt"), pki.join("ca.crt")] {
+        fs::copy(site.ca.cert(), &copy).context("write", &copy)?;
+    }
+    let user = format!("system:node:{}", node.name);
+    let subject = Subject {
+        common_name: &user,
+        organizations: &["system:nodes"],
+        addresses: &[IpAddr::V4(ip::node(node.number))],
+        names: &[&node.name],
+    };
+    let server = api_url();
+    let files = site.ca.issue_in(&pki, "kubelet", &subject)?;
+    kubeconfig::write(
+        &pki.join("kubelet.kubeconfig"),
+        site.name.as_str(),
+        &server,
+        site.ca.cert(),
+        &files,
+    )?;
+    let subject = Subject {
+        common_name: "system:kube-proxy",
+        ..Subject::default()
+    };
+    let files = site.ca.issue_in(&pki, "kube-proxy", &subject)?;
+    kubeconfig::write(
+        &pki.join("kube-proxy.kubeconfig"),
+        site.name.as_str(),
+        &server,
+        site.ca.cert(),
+        &files,
+    )?;
+    make_disk(&site.layout.node_disk(&node.name), node.image_disk)
+}
+
+/// A sparse file with an ext4 file system in it, unless it is there.
+fn make_disk(disk: &Path, bytes: u64) -> Result<()> {
+    if disk.is_file() {
+        return Ok(());
+    }
+    let new = disk.with_extension("new");
+    let file = File::create(&new).context("make", &new)?;
+    file.set_len(bytes).context("make", &new)?;
+    // Nothing reserved, tables written when needed: the file stays sparse and is there in milliseconds.
+    let options = [
+        "-q",
+        "-F",
+        "-m",
+        "0",
+        "-J",
+        "size=8",
+        "-E",
+        "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+    ];
+    run(
+        "mkfs.ext4",
+        &[options.as_slice(), &[&new.to_string_lossy()]].concat(),
+    )?;
+    fs::rename(&new, disk).context("make", disk)
+}
+
+/// Gives containerd the image of every sandbox, unless it has it.
+fn import_pause(site: &Site, node: &NodeState) -> Result<()> {
+    let ctr = site.binaries.join("ctr");
+    let ctr = ctr.to_string_lossy();
+    let present = exec(
+        &site.layout,
+        &node.name,
+        &ctr,
+        &["-n", "k8s.io", "images", "list", "-q"],
+    )?;
+    if present.lines().any(|image| image == containerd::PAUSE_IMAGE) {
+        return Ok(());
+    }
+    let archive = site.layout.node(&node.name).join("pause.tar");
+    Waiter::find()?.write_archive(&archive)?;
+    let seen = format!("{NODE_FOLDER}/pause.tar");
+    exec(
+        &site.layout,
+        &node.name,
+        &ctr,
+        &["-n", "k8s.io", "images", "import", &seen],
+    )?;
+    Ok(())
+}
+
+/// The same for a node of the same name in a cluster of the same name, as when a machine is installed anew.
+fn machine_id(name: &ClusterName, node: &str) -> String {
+    let digest = Sha256::digest(format!("{name}/{node}"));
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn wait(components: &Components, component: &str, what: &str, done: impl Fn() -> bool) -> Result<()> {
+    let began = Instant::now();
+    while !done() {
+        if !components.is_alive(component) {
+            return Err(components.died(component));
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(Error::Timeout {
+                what: format!("{component}: {what}"),
+                after: PATIENCE,
+                detail: None,
+            });
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_ids_differ_between_nodes_and_clusters() {
+        let (a, b) = (ClusterName::new("a").unwrap(), ClusterName::new("b").unwrap());
+        let ids = [
+            machine_id(&a, "node-1"),
+            machine_id(&a, "node-2"),
+            machine_id(&b, "node-1"),
+        ];
+        assert!(ids.iter().all(|id| id.len() == 32));
+        assert!(ids[0] != ids[1] && ids[0] != ids[2]);
+    }
+
+    #[test]
+    fn nothing_to_kill_is_done_at_once() {
+        kill_all("nothing", std::collections::BTreeSet::new).unwrap();
+    }
+}

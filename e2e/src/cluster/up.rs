@@ -1,0 +1,278 @@
+//! Brings a cluster to where it should be: makes it, or repairs what is missing of it.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::cgroup::Cgroups;
+use super::controlplane::{self, Site};
+use super::error::{Error, IoContext, Result};
+use super::launch::Launch;
+use super::layout::Layout;
+use super::name::ClusterName;
+use super::options::{NodeOptions, Options};
+use super::pki::Subject;
+use super::process::{Components, helper};
+use super::registry::{self, RegistryKind};
+use super::state::{ClusterState, NodeState};
+use super::supervise::{self, Forwards};
+use super::{Cluster, kubeconfig, kubelet, netns, node, ready, reaper};
+use crate::binaries;
+use crate::preflight::{self, Needs};
+use crate::progress::Progress;
+
+/// Says what has been reached, and after how long.
+pub(super) struct Clock<'a> {
+    began: Instant,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Clock<'a> {
+    /// Starts now.
+    pub(super) fn new(progress: &'a dyn Progress) -> Self {
+        Self {
+            began: Instant::now(),
+            progress,
+        }
+    }
+
+    /// Shows a line.
+    pub(super) fn line(&self, text: &str) {
+        self.progress
+            .line(&format!("[{:5.1} s] {text}", self.began.elapsed().as_secs_f64()));
+    }
+}
+
+/// Holds a cluster for one command at a time, until dropped.
+pub(super) fn lock(layout: &Layout) -> Result<File> {
+    let path = layout.lock();
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).context("make", folder)?;
+    let file = File::create(path).context("open", path)?;
+    file.lock().context("lock", path)?;
+    Ok(file)
+}
+
+impl Cluster {
+    /// Brings a cluster up, or repairs the one that is there, and returns when all of its nodes are Ready.
+    ///
+    /// Whatever a killed run left behind is fine. Builds the programs first if need be, which takes minutes. Fails with
+    /// the end of its log when a component dies meanwhile.
+    pub async fn up(options: &Options, progress: &dyn Progress) -> Result<Self> {
+        let clock = Clock::new(progress);
+        let layout = Layout::of_user(&options.name)?;
+        check_machine(&layout, &options.kubernetes)?;
+        let _lock = lock(&layout)?;
+        let cgroups = Cgroups::detect()?;
+        let state = wanted(options, &layout, &cgroups)?;
+        let binaries =
+            binaries::ensure(&state.kubernetes, progress).map_err(|e| Error::Binaries(e.to_string()))?;
+        controlplane::prepare(&layout)?;
+        let cluster = Self::with_binaries(&options.name, layout, binaries.dir)?;
+        cluster.bring_up(&state, &clock).await?;
+        Ok(cluster)
+    }
+
+    async fn bring_up(&self, state: &ClusterState, clock: &Clock<'_>) -> Result<()> {
+        let site = &self.site;
+        // The one setting of the machine that a cluster changes.
+        preflight::raise_inotify_limit().context("raise", Path::new("fs.inotify.max_user_instances"))?;
+        let namespace = netns::path(&site.name.control_netns()).exists();
+        site.cgroups.create(&site.name.control_cgroup())?;
+        netns::ensure_control(&site.name)?;
+        if !namespace {
+            // Whatever still runs does so in a namespace that has lost its name.
+            Components::new(&site.layout).stop(supervise::COMPONENT)?;
+        }
+        if start_control_plane(site, state)? {
+            clock.line("etcd, API server and registries started");
+        }
+        let mut boots = JoinSet::new();
+        for node in state.nodes.iter().filter(|node| !node.stopped) {
+            boot(&mut boots, site, node);
+        }
+        let client = self.wait_for_api(clock).await?;
+        start_controllers(site)?;
+        let mut joined = Vec::new();
+        while let Some(booted) = boots.join_next().await {
+            let node = booted.map_err(|e| Error::Worker(e.to_string()))??;
+            node::join(site, state, &node)?;
+            joined.push(node);
+        }
+        self.finish(&client, &joined, clock).await
+    }
+
+    /// Waits for nodes whose kubelets have been started, and gives them the labels that they may not give themselves.
+    pub(super) async fn finish(
+        &self,
+        client: &Client,
+        joined: &[NodeState],
+        clock: &Clock<'_>,
+    ) -> Result<()> {
+        let names: Vec<String> = joined.iter().map(|node| node.name.clone()).collect();
+        ready::nodes(&self.site.layout, client, &names).await?;
+        ready::service_account(&self.site.layout, client).await?;
+        let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
+        for node in joined {
+            let labels = kubelet::labels_for_others(node);
+            if !labels.is_empty() {
+                let patch = json!({"metadata": {"labels": labels}});
+                api.patch(&node.name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await?;
+            }
+        }
+        clock.line(&format!(
+            "{} {} ready: {}",
+            joined.len(),
+            if joined.len() == 1 { "node" } else { "nodes" },
+            names.join(", ")
+        ));
+        Ok(())
+    }
+
+    /// Waits for the forwarder and the API server, and writes the user's kubeconfig.
+    async fn wait_for_api(&self, clock: &Clock<'_>) -> Result<Client> {
+        let layout = &self.site.layout;
+        let forwards = wait_for_forwards(layout).await?;
+        let subject = Subject {
+            common_name: "larder-cluster-admin",
+            organizations: &["system:masters"],
+            ..Subject::default()
+        };
+        let identity = self.site.ca.issue("admin", &subject)?;
+        let server = format!("https://127.0.0.1:{}", forwards.api);
+        kubeconfig::write(
+            &layout.kubeconfig(),
+            self.site.name.as_str(),
+            &server,
+            self.site.ca.cert(),
+            &identity,
+        )?;
+        let client = ready::client(layout).await?;
+        ready::api_server(layout, &client).await?;
+        clock.line(&format!("API server ready at {server}"));
+        Ok(client)
+    }
+}
+
+/// Checks that the machine will do; this takes a fraction of a second.
+fn check_machine(layout: &Layout, kubernetes: &str) -> Result<()> {
+    let failed = |error: binaries::Error| Error::Binaries(error.to_string());
+    let needs = Needs {
+        build: !binaries::present(kubernetes).map_err(failed)?,
+        cache_folder: binaries::cache_folder().map_err(failed)?,
+        state_folder: layout.root().to_owned(),
+    };
+    preflight::check(&needs)
+        .map(|_| ())
+        .map_err(|unfit| Error::Refused(unfit.to_string()))
+}
+
+/// The state that the options and what is there ask for, written before anything of it is made.
+fn wanted(options: &Options, layout: &Layout, cgroups: &Cgroups) -> Result<ClusterState> {
+    let mut state = if let Some(state) = ClusterState::load(layout)? {
+        if state.kubernetes != options.kubernetes {
+            return Err(Error::Refused(format!(
+                "cluster {} runs Kubernetes {}, not {}: take it down first",
+                state.name, state.kubernetes, options.kubernetes
+            )));
+        }
+        state
+    } else {
+        reaper::reap(&options.name, layout, cgroups)?;
+        ClusterState::new(
+            options.name.clone(),
+            options.kubernetes.clone(),
+            options.image_disk,
+            options.serialize_image_pulls,
+        )
+    };
+    while state.nodes.len() < usize::from(options.nodes) {
+        let node = NodeOptions {
+            image_disk: Some(options.image_disk),
+            ..NodeOptions::default()
+        }
+        .check(&state)?;
+        state.nodes.push(node);
+    }
+    state.save(layout)?;
+    Ok(state)
+}
+
+/// Starts a node's first half on a thread of its own.
+fn boot(tasks: &mut JoinSet<Result<NodeState>>, site: &Arc<Site>, node: &NodeState) {
+    let (site, node) = (Arc::clone(site), node.clone());
+    tasks.spawn_blocking(move || node::boot(&site, &node).map(|()| node));
+}
+
+/// Starts what needs nothing else; says whether anything had to be.
+fn start_control_plane(site: &Site, state: &ClusterState) -> Result<bool> {
+    let components = Components::new(&site.layout);
+    let mut started = components.ensure(supervise::COMPONENT, || {
+        let args = ["--name", site.name.as_str(), "supervise"];
+        let mut launch = Launch::new(helper()?, args);
+        launch.cgroup = site.cgroups.join_files(&site.name.control_cgroup());
+        Ok(launch)
+    })?;
+    for component in ["etcd", "kube-apiserver"] {
+        started |= components.ensure(component, || controlplane::launch(site, component))?;
+    }
+    for kind in RegistryKind::ALL {
+        started |= components.ensure(&kind.component(), || registry::launch(site, state, kind))?;
+    }
+    Ok(started)
+}
+
+/// Starts the controllers, which give up if the API server takes long to answer.
+fn start_controllers(site: &Site) -> Result<()> {
+    let components = Components::new(&site.layout);
+    for component in ["kube-controller-manager", "kube-scheduler"] {
+        components.ensure(component, || controlplane::launch(site, component))?;
+    }
+    Ok(())
+}
+
+async fn wait_for_forwards(layout: &Layout) -> Result<Forwards> {
+    let components = Components::new(layout);
+    let patience = Duration::from_secs(30);
+    let began = Instant::now();
+    loop {
+        let supervisor = components
+            .record(supervise::COMPONENT)
+            .map(|record| record.process.pid);
+        match Forwards::load(layout) {
+            Some(forwards) if i32::try_from(forwards.pid).ok() == supervisor => return Ok(forwards),
+            _ => components.check(supervise::COMPONENT)?,
+        }
+        if began.elapsed() > patience {
+            return Err(Error::Timeout {
+                what: "the forwarding of ports".into(),
+                after: patience,
+                detail: None,
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The names of clusters that have a folder here.
+pub fn known() -> Result<Vec<ClusterName>> {
+    let sample = ClusterName::new("x")?;
+    let layout = Layout::of_user(&sample)?;
+    let folder = layout.root().parent().unwrap_or(Path::new("/"));
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(Vec::new());
+    };
+    let names = entries.flatten().filter(|entry| entry.path().is_dir());
+    let mut names: Vec<ClusterName> = names
+        .filter_map(|entry| ClusterName::new(entry.file_name().to_string_lossy()).ok())
+        .collect();
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    Ok(names)
+}
