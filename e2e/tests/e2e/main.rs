@@ -5,4 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod basic;
+mod crash;
+mod edit;
+mod failures;
+mod nodes;
+mod purge;
+mod quiet;
+mod refresh;
+mod rollout;
 mod support;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use kube::Client;
 use larder_e2e::cluster::registry::{Registry as ClusterRegistry, RegistryKind};
-use larder_e2e::cluster::{Cluster, ClusterName};
+use larder_e2e::cluster::Cluster;
+use larder_e2e::cluster::audit::{AuditEvent, AuditMark};
+use larder_e2e::cluster::name::ClusterName;
 use larder_e2e::images::{ImageSpec, Pushed, Registry, RegistryTarget};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -77,7 +79,7 @@ impl Env {
 
     /// Runs the cluster's own kubectl; returns its output, or its errors where it fails.
     pub fn kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let output = Command::new(self.cluster.kubectl())
+        let output = Command::new(self.cluster.binaries().join("kubectl"))
             .arg("--kubeconfig")
             .arg(self.cluster.kubeconfig())
             .args(args)
@@ -107,10 +109,23 @@ impl Env {
 
     /// Names of the cluster's nodes.
     pub fn nodes(&self) -> Vec<String> {
-        self.cluster.nodes().into_iter().map(|n| n.name).collect()
+        self.cluster.nodes().unwrap().iter().map(|n| n.name().to_owned()).collect()
+    }
+
+    /// Pulls an image as somebody else would: past Larder and the kubelet.
+    pub fn pull_by_hand(&self, node: &str, reference: &str) {
+        let hosts = ["images", "pull", "--hosts-dir", "/etc/containerd/certs.d", reference];
+        self.cluster.node(node).unwrap().ctr(&hosts).unwrap();
     }
 
     pub async fn sleep(seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
+}
+
+/// Writes that Larder itself made since then: not those of controllers on behalf of its Jobs, nor those of leases.
+pub fn writes_of_larder(env: &Env, since: AuditMark) -> Vec<AuditEvent> {
+    let writes = env.cluster.audit().writes_since(since).unwrap();
+    let larder = |w: &AuditEvent| w.user == "system:serviceaccount:larder-system:larder-operator";
+    writes.into_iter().filter(|w| larder(w) && w.resource != "leases").collect()
 }

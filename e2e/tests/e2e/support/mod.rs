@@ -4,6 +4,6 @@ mod env;
 mod namespace;
 mod status;
 
-pub use env::Env;
+pub use env::{Env, writes_of_larder};
 pub use namespace::Namespace;
 pub use status::{Cache, condition, eventually, failure, node, reason};

@@ -1,0 +1,100 @@
+//! Images that cannot be had: each is named with its reason, and none holds up the rest.
+
+use std::time::{Duration, Instant};
+
+use larder_api::names::Reason;
+use larder_e2e::cluster::registry::RegistryKind::{Auth, Open};
+use larder_e2e::images::ImageSpec;
+use serde_json::json;
+
+use crate::support::{Env, condition, failure};
+
+#[tokio::test]
+async fn every_bad_image_is_named_and_the_rest_is_in_place() {
+    let env = Env::shared().await;
+    let ns = env.namespace("bad").await;
+    for i in 0..6 {
+        env.push(Open, &ImageSpec::new(200 + i).layers(1, 50_000), &format!("bad/good-{i}"), "1").await;
+    }
+    env.push(Auth, &ImageSpec::new(210).layers(1, 50_000), "bad/secret", "1").await;
+    let auth = env.registry(Auth).host;
+    let missing = "quay.io/bad/missing:1".to_owned();
+    let refused = format!("{auth}/bad/secret:1");
+    let closed = format!("{}/bad/closed:1", larder_e2e::cluster::addresses::closed());
+    let silent = format!("{}/bad/silent:1", larder_e2e::cluster::addresses::silent());
+    let mut images: Vec<String> = (0..6).map(|i| format!("quay.io/bad/good-{i}:1")).collect();
+    images.extend([missing.clone(), refused.clone(), closed.clone(), silent.clone()]);
+    let started = Instant::now();
+    let cache = ns
+        .cache(
+            "mixed",
+            json!({
+                "images": images.iter().map(|i| json!({"image": i})).collect::<Vec<_>>(),
+                "retry": {"initialDelay": "1s", "maxDelay": "10s"},
+            }),
+        )
+        .await;
+
+    // The good ones first: nobody waits for a registry that does not answer.
+    let good = cache
+        .until("the good images are in place", 40, |s| {
+            !s.node_statuses.is_empty() && s.node_statuses.iter().all(|n| n.ready >= 6)
+        })
+        .await;
+    let good_after = started.elapsed();
+    assert!(good_after < Duration::from_secs(30), "good images took {good_after:?}: {good:?}");
+    for (image, reason) in [
+        (&missing, Reason::NotFound),
+        (&refused, Reason::Unauthorized),
+        (&closed, Reason::RegistryUnreachable),
+    ] {
+        cache
+            .until(&format!("{image} is {reason}"), 20, |s| {
+                failure(s, image).is_some_and(|f| f.reason == reason && f.nodes > 0 && !f.message.is_empty())
+            })
+            .await;
+    }
+    // The runtime itself notices after 30 s.
+    let status = cache
+        .until("the silent registry is told", 60, |s| {
+            failure(s, &silent).is_some_and(|f| f.reason == Reason::RegistryUnreachable && f.nodes > 0)
+        })
+        .await;
+    assert_eq!(condition(&status, "Degraded"), Some("True"));
+    assert_eq!(condition(&status, "Ready"), Some("False"));
+    assert_eq!(condition(&status, "Resolved"), Some("False"));
+
+    // Pushing the missing image heals it without a touch.
+    env.push(Open, &ImageSpec::new(211).layers(1, 50_000), "bad/missing", "1").await;
+    cache
+        .until("the missing image arrived", 60, |s| {
+            failure(s, &missing).is_none() && s.node_statuses.iter().all(|n| n.ready >= 7)
+        })
+        .await;
+    ns.delete().await;
+}
+
+#[tokio::test]
+async fn an_image_for_another_platform_is_skipped_or_fails_as_asked() {
+    let env = Env::shared().await;
+    let ns = env.namespace("platform").await;
+    env.push(Open, &ImageSpec::new(220).layers(1, 50_000).architectures(&["arm64"]), "platform/arm", "1").await;
+    env.push(Open, &ImageSpec::new(221).layers(1, 50_000), "platform/here", "1").await;
+    let images = json!([{"image": "quay.io/platform/arm:1"}, {"image": "quay.io/platform/here:1"}]);
+    let skip = ns.cache("skip", json!({"images": images})).await;
+    let fail = ns.cache("fail", json!({"images": images, "onMissingPlatform": "Fail"})).await;
+
+    let status = skip.ready(60).await;
+    assert!(status.node_statuses.iter().all(|n| (n.ready, n.total, n.skipped) == (1, 1, 1)), "{status:?}");
+    assert_eq!(failure(&status, "quay.io/platform/arm:1").unwrap().reason, Reason::NoMatchingPlatform);
+    assert_eq!(condition(&status, "Degraded"), Some("False"));
+
+    let status = fail
+        .until("failed", 60, |s| {
+            failure(s, "quay.io/platform/arm:1").is_some_and(|f| f.reason == Reason::NoMatchingPlatform && f.nodes > 0)
+        })
+        .await;
+    assert_eq!(condition(&status, "Degraded"), Some("True"));
+    assert_eq!(condition(&status, "Ready"), Some("False"));
+    ns.delete().await;
+}
