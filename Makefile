@@ -83,13 +83,12 @@ test-fast: ## Formatting, lints, licences, generated files, crate boundaries, un
 
 .PHONY: e2e
 e2e: setup images ## End-to-end tests on a real cluster
-	@$(step) "End-to-end tests" cargo test --package larder-e2e --locked --test '*' -- --test-threads=1 --nocapture
+	@hack/e2e
 
 .PHONY: soak
 soak: setup images ## The long forms of the tests
 	@$(step) "Property tests, long" env PROPTEST_CASES=20000 cargo test --workspace --exclude larder-e2e --release --locked
-	@$(step) "End-to-end tests, long" env LARDER_SOAK=1 \
-		cargo test --package larder-e2e --locked --test '*' -- --test-threads=1 --nocapture
+	@$(step) "End-to-end tests, long" env LARDER_SOAK=1 hack/e2e
 
 .PHONY: bench
 bench: setup images ## Measures pulls, refreshes and API writes; results in bench/results
