@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Fakes for tests. Each passes the same conformance function as the real thing.
+
+pub mod runtime;
