@@ -67,7 +67,7 @@ undeploy: ## Deletes every ImageCache, waits, then removes Larder
 # --- test ------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: test-fast e2e ## Everything: test-fast, then end-to-end on a real cluster
+test: setup test-fast e2e ## Everything: test-fast, then end-to-end on a real cluster
 
 .PHONY: test-fast
 test-fast: ## Formatting, lints, licences, generated files, crate boundaries, unit and property tests: no cluster
