@@ -93,11 +93,16 @@ pub fn images_hash(spec: &ImageCacheSpec) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use larder_api::ImageCacheSpec;
     use larder_api::image_cache::ImageEntry;
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::{images_hash, wanted};
+    use crate::mutate::mutations;
+    use crate::revision::{self, build, matches_spec};
 
     fn spec(images: &[(&str, i32)]) -> ImageCacheSpec {
         let images = images
@@ -179,6 +184,62 @@ mod tests {
                 ..base
             })
         );
+    }
+
+    #[test]
+    fn of_all_fields_only_images_and_secrets_make_a_revision() {
+        let full = json!({
+            "images": [{"image": "nginx", "priority": 1}, {"image": "r.example/app:2", "priority": 0}],
+            "nodes": {
+                "selector": {"matchLabels": {"pool": "web"}},
+                "affinity": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]},
+                "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+                "includeUnschedulable": false,
+            },
+            "puller": "Job",
+            "pullSecrets": [{"name": "regcred"}],
+            "resolve": "Central",
+            "onMissingPlatform": "Skip",
+            "refresh": {"interval": "1h"},
+            "rollout": {"maxConcurrentNodes": "25%", "imagesPerNode": 3},
+            "timeouts": {"attempt": "1h", "overall": "2h"},
+            "retry": {"initialDelay": "1s", "maxDelay": "10m"},
+            "removal": "Retain",
+            "podTemplate": {
+                "serviceAccountName": "default",
+                "priorityClassName": "low",
+                "labels": {"a": "b"},
+                "annotations": {"c": "d"},
+                "resources": {"limits": {"memory": "64Mi"}},
+            },
+            "suspend": false,
+        });
+        let read = |value: serde_json::Value| serde_json::from_value::<ImageCacheSpec>(value).unwrap();
+        let base = read(full.clone());
+        // Whoever adds a field adds it here too.
+        let fields = serde_json::to_value(&base).unwrap().as_object().unwrap().len();
+        assert_eq!(full.as_object().unwrap().len(), fields);
+        let made = build(&wanted(&base), &BTreeMap::new(), &base.pull_secrets);
+        let mutations = mutations(&full);
+        assert!(mutations.len() > 25);
+        for (path, changed) in mutations {
+            let spec = read(changed);
+            assert_ne!(spec, base, "{path}");
+            let images = path.starts_with("images");
+            let identity = images || path.starts_with("pullSecrets");
+            assert_eq!(images_hash(&spec) != images_hash(&base), images, "{path}");
+            let other = build(&wanted(&spec), &BTreeMap::new(), &spec.pull_secrets);
+            assert_eq!(
+                revision::hash(&other) != revision::hash(&made),
+                identity,
+                "{path}"
+            );
+            assert_eq!(
+                matches_spec(&made, &wanted(&spec), &spec.pull_secrets),
+                !identity,
+                "{path}"
+            );
+        }
     }
 
     proptest! {

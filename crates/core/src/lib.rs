@@ -9,6 +9,8 @@ mod hash;
 pub mod image_ref;
 pub mod images;
 pub mod message;
+#[cfg(test)]
+mod mutate;
 pub mod node;
 pub mod plan;
 pub mod pull;

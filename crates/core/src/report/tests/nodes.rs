@@ -17,7 +17,7 @@ fn new() -> Place {
 #[test]
 fn states() {
     let held = |p: Place| p.edit(|o| o.held = vec!["web-1".into()]);
-    for (place, state, message) in [
+    for (place, state, message) in vec![
         (new(), Waiting, "waits for its assignment"),
         (new().is(Cordoned), Waiting, "cordoned"),
         (new().is(DiskPressure), Waiting, "disk pressure"),
@@ -100,6 +100,14 @@ fn states() {
             Failed,
             "",
         ),
+    ] {
+        check(&place, state, message);
+    }
+}
+
+#[test]
+fn states_of_removals() {
+    for (place, state, message) in vec![
         (new().claims("web-2", 0).absent(), Purging, ""),
         (new().claims("web-2", 0).reports(Ready).absent(), Purging, ""),
         (
@@ -121,10 +129,14 @@ fn states() {
             "2 removed",
         ),
     ] {
-        let report = World::with(vec![place.clone()]).report();
-        let node = &report.node_statuses[0];
-        assert_eq!((node.state, node.message.as_str()), (state, message), "{place:?}");
+        check(&place, state, message);
     }
+}
+
+fn check(place: &Place, state: NodeState, message: &str) {
+    let report = World::with(vec![place.clone()]).report();
+    let node = &report.node_statuses[0];
+    assert_eq!((node.state, node.message.as_str()), (state, message), "{place:?}");
 }
 
 #[test]
