@@ -20,8 +20,8 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
     let auth = env.registry(Auth).host;
     let missing = "quay.io/bad/missing:1".to_owned();
     let refused = format!("{auth}/bad/secret:1");
-    let closed = format!("{}/bad/closed:1", larder_e2e::cluster::addresses::closed());
-    let silent = format!("{}/bad/silent:1", larder_e2e::cluster::addresses::silent());
+    let closed = format!("{}/bad/closed:1", Env::closed_host());
+    let silent = format!("{}/bad/silent:1", Env::silent_host());
     let mut images: Vec<String> = (0..6).map(|i| format!("quay.io/bad/good-{i}:1")).collect();
     images.extend([missing.clone(), refused.clone(), closed.clone(), silent.clone()]);
     let started = Instant::now();

@@ -32,7 +32,7 @@ async fn a_node_that_joins_is_filled_at_once_and_one_that_leaves_is_forgotten() 
 
     for round in 0..2 {
         // The second time under the same name: another node.
-        let joined = env.cluster.node_add(NodeOptions::new("joiner"), &Stderr).await.unwrap();
+        let joined = env.cluster.node_add(NodeOptions { name: Some("joiner".into()), ..NodeOptions::default() }, &Stderr).await.unwrap();
         let nodes: Api<Node> = Api::all(env.client.clone());
         let pods: Api<Pod> = ns.api();
         let ready_at = eventually("the node is Ready", 60, || async {

@@ -46,7 +46,8 @@ async fn a_purge_takes_what_is_larders_and_nothing_else() {
         env.pull_by_hand(&node, &image("foreign"));
     }
     Env::sleep(65).await;
-    let all = json!({"images": ["plain", "used", "wanted", "foreign"].map(|n| json!({"image": image(n)}))});
+    let all = ["plain", "used", "wanted", "foreign"].map(|n| json!({"image": image(n)}));
+    let all = json!({"images": all});
     let cache = ns.cache("app", all).await;
     let keeper = other.cache("keeper", json!({"images": [{"image": image("wanted")}]})).await;
     cache.ready(60).await;

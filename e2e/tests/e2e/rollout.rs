@@ -97,7 +97,7 @@ async fn a_failing_or_unreachable_node_does_not_stop_the_others() {
     let broken = env.cluster.node(&nodes[0]).unwrap();
     let hosts = broken.registry_hosts().join("_default/hosts.toml");
     let good = std::fs::read_to_string(&hosts).unwrap();
-    std::fs::write(&hosts, good.replace("10.77.0.2:5000", &larder_e2e::cluster::addresses::closed())).unwrap();
+    std::fs::write(&hosts, good.replace("10.77.0.2:5000", &Env::closed_host())).unwrap();
     cache.patch(json!({"spec": {"images": [{"image": "quay.io/stuck/i1:1"}]}})).await;
     let others = i32::try_from(nodes.len()).unwrap() - 1;
     let status = cache

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::Client;
 use larder_e2e::cluster::registry::{Registry as ClusterRegistry, RegistryKind};
-use larder_e2e::cluster::Cluster;
+use larder_e2e::cluster::{Cluster, addresses};
 use larder_e2e::cluster::audit::{AuditEvent, AuditMark};
 use larder_e2e::cluster::name::ClusterName;
 use larder_e2e::images::{ImageSpec, Pushed, Registry, RegistryTarget};
@@ -105,6 +105,16 @@ impl Env {
     /// Whether a node's containerd has this name, normalised.
     pub fn node_has(&self, node: &str, reference: &str) -> bool {
         self.images_on(node).iter().any(|name| name == reference)
+    }
+
+    /// A registry where nothing listens.
+    pub fn closed_host() -> String {
+        format!("{}:{}", addresses::REFUSING, addresses::REGISTRY_PORT)
+    }
+
+    /// A registry that drops every packet.
+    pub fn silent_host() -> String {
+        format!("{}:{}", addresses::DROPPING, addresses::REGISTRY_PORT)
     }
 
     /// Names of the cluster's nodes.
