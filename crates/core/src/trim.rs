@@ -2,7 +2,7 @@
 
 use larder_api::ImageCacheStatus;
 use larder_api::image_cache_status::{Failure, NodeStatus};
-use larder_api::node_image_cache::{ImageOnNode, NodeState, PullerStatus};
+use larder_api::node_image_cache::{CacheOnNode, ImageOnNode, NodeState, PullerStatus};
 use serde::Serialize;
 
 use crate::message::cut;
@@ -39,20 +39,14 @@ pub fn trim(mut status: ImageCacheStatus) -> ImageCacheStatus {
         &mut f.message
     });
 
-    let mut rest = size(&ImageCacheStatus {
-        node_statuses: Vec::new(),
-        ..status.clone()
-    });
+    let mut rest = without_nodes(&status);
     for limit in [SHORT_CHARS, 0] {
         // Only texts far beyond what conditions are made of get here.
         if rest + SLACK > BUDGET {
             for condition in &mut status.conditions {
                 condition.message = cut(&condition.message, limit);
             }
-            rest = size(&ImageCacheStatus {
-                node_statuses: Vec::new(),
-                ..status.clone()
-            });
+            rest = without_nodes(&status);
         }
     }
     let left = BUDGET.saturating_sub(rest + SLACK);
@@ -64,6 +58,16 @@ pub fn trim(mut status: ImageCacheStatus) -> ImageCacheStatus {
     status
 }
 
+/// Bytes of all but the list of nodes. Counters of what was left out do not count: they may still grow.
+fn without_nodes(status: &ImageCacheStatus) -> usize {
+    size(&ImageCacheStatus {
+        node_statuses: Vec::new(),
+        node_statuses_omitted: 0,
+        failures_omitted: 0,
+        ..status.clone()
+    })
+}
+
 /// The status with at most [`MAX_IMAGES`] images, failed ones first, and [`BUDGET`] bytes. Caches are never left out:
 /// their entries are what the node is known to hold.
 pub fn trim_node(mut status: PullerStatus) -> PullerStatus {
@@ -71,35 +75,46 @@ pub fn trim_node(mut status: PullerStatus) -> PullerStatus {
         .images
         .sort_by(|a, b| (a.state, &a.cache, &a.image).cmp(&(b.state, &b.cache, &b.image)));
     let mut omitted = truncate(&mut status.images, MAX_IMAGES);
-    let without_images = |status: &PullerStatus| {
-        size(&PullerStatus {
-            images: Vec::new(),
-            ..status.clone()
-        })
-    };
-    let mut rest = without_images(&status);
-    for limit in [SHORT_CHARS, 0] {
-        // Half is left to images, if need be at the price of words about caches.
-        if rest + SLACK > BUDGET / 2 {
-            for cache in &mut status.caches {
-                cache.message = cut(&cache.message, limit);
-                cache.removal_error = cut(&cache.removal_error, limit.max(SHORT_CHARS));
-            }
-            rest = without_images(&status);
-        }
-    }
-    for limit in [64, 16, 0] {
-        if rest + SLACK > BUDGET {
-            for cache in &mut status.caches {
-                cache.reported.truncate(limit);
-            }
-            rest = without_images(&status);
-        }
-    }
+    let rest = trim_caches(&mut status);
     let left = BUDGET.saturating_sub(rest + SLACK);
     omitted += fit(&mut status.images, left, |i: &mut ImageOnNode| &mut i.message);
     status.images_omitted += omitted;
     status
+}
+
+/// What is done to every cache's entry while the status without images has more bytes than the number says.
+type Step = (usize, fn(&mut CacheOnNode));
+
+/// Shortens the entries of caches as far as needed, half of the budget being for images; what is needed least goes first.
+/// Returns the bytes of the status without its images.
+fn trim_caches(status: &mut PullerStatus) -> usize {
+    let steps: [Step; 6] = [
+        (BUDGET / 2, |cache| cache.reported.truncate(64)),
+        (BUDGET / 2, |cache| {
+            cache.message = cut(&cache.message, SHORT_CHARS);
+            cache.removal_error = cut(&cache.removal_error, SHORT_CHARS);
+        }),
+        (BUDGET / 2, |cache| cache.message.clear()),
+        (BUDGET, |cache| cache.reported.truncate(16)),
+        (BUDGET, |cache| cache.reported.clear()),
+        // Never empty: that there is an error is a fact of its own.
+        (BUDGET, |cache| cache.removal_error = cut(&cache.removal_error, 8)),
+    ];
+    let without_images = |status: &PullerStatus| {
+        size(&PullerStatus {
+            images: Vec::new(),
+            images_omitted: 0,
+            ..status.clone()
+        })
+    };
+    let mut rest = without_images(status);
+    for (budget, step) in steps {
+        if rest + SLACK > budget {
+            status.caches.iter_mut().for_each(step);
+            rest = without_images(status);
+        }
+    }
+    rest
 }
 
 /// What a person looks for first.
