@@ -58,7 +58,7 @@ enum Do {
     Load {
         /// A folder in OCI layout, or an archive of `docker save` or OCI.
         source: PathBuf,
-        /// The name under which pods find it; without one, the name of the file or folder.
+        /// The name under which pods find it; without one, the one that the image carries, or that of the file.
         reference: Option<String>,
     },
     /// Shows the end of the log of a component (such as etcd, registry-open, node-1/kubelet) or of all of a node's.
@@ -175,12 +175,8 @@ async fn act(name: &ClusterName, command: Do) -> anyhow::Result<ExitCode> {
                 .into());
         }
         Do::Load { source, reference } => {
-            let reference = match (&reference, source.file_stem()) {
-                (Some(reference), _) => reference.clone(),
-                (None, Some(stem)) => stem.to_string_lossy().to_lowercase(),
-                (None, None) => bail!("{} has no name; give a reference", source.display()),
-            };
-            println!("{}", Cluster::attach(name)?.load(&source, &reference)?);
+            let name = Cluster::attach(name)?.load(&source, reference.as_deref()).await?;
+            println!("{name}");
         }
         Do::Logs { what, tail } => logs(&Cluster::attach(name)?, &what, tail)?,
         Do::Node { command } => change_nodes(&Cluster::attach(name)?, command).await?,

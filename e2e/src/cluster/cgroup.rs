@@ -111,7 +111,7 @@ impl Cgroups {
                 for folder in subtree(&top) {
                     match fs::remove_dir(&folder) {
                         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                            failed = Some((folder, error))
+                            failed = Some((folder, error));
                         }
                         _ => {}
                     }

@@ -1,6 +1,5 @@
 //! A node's containerd: its configuration, the registries it knows, its pod network.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::json;
@@ -62,8 +61,11 @@ pub fn hosts() -> Vec<(String, String)> {
         hosts.push((kind.host(), plain(&kind.host())));
     }
     let tls = RegistryKind::Tls.host();
-    let mut text = format!("server = \"https://{tls}\"\n");
-    let _ = write!(text, "ca = \"/etc/containerd/ca.crt\"\n");
+    let text = format!(
+        "server = \"https://{tls}\"
+ca = \"/etc/containerd/ca.crt\"
+"
+    );
     hosts.push((tls, text));
     for address in [ip::REFUSING, ip::DROPPING] {
         let host = format!("{address}:{}", ip::REGISTRY_PORT);

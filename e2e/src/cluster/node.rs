@@ -6,8 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
 use super::addresses as ip;
 use super::cgroup::Cgroups;
 use super::command::run;
@@ -25,9 +23,10 @@ use super::pause::Waiter;
 use super::pki::Subject;
 use super::process::{Components, kill_pid};
 use super::state::{ClusterState, NodeState, write_atomically};
+use crate::images::sha256_digest;
 
 /// How long a step of a node's start may take on a machine that is busy with builds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The components of a node, in the order in which they start. The first keeps its namespaces.
 pub const COMPONENTS: [&str; 4] = ["hold", "containerd", "kubelet", "kube-proxy"];
@@ -333,8 +332,8 @@ fn import_pause(site: &Site, node: &NodeState) -> Result<()> {
 
 /// The same for a node of the same name in a cluster of the same name, as when a machine is installed anew.
 fn machine_id(name: &ClusterName, node: &str) -> String {
-    let digest = Sha256::digest(format!("{name}/{node}"));
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let digest = sha256_digest(format!("{name}/{node}").as_bytes());
+    digest.trim_start_matches("sha256:").chars().take(32).collect()
 }
 
 fn wait(components: &Components, component: &str, what: &str, done: impl Fn() -> bool) -> Result<()> {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::containerd::PAUSE_IMAGE;
 use super::error::{Error, IoContext, Result};
 use super::process::helper;
+use crate::images::sha256_digest;
 
 /// A static program and the arguments with which it waits for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,23 +22,21 @@ impl Waiter {
     /// `larder-noop` where it is built, else Debian's static busybox.
     pub fn find() -> Result<Self> {
         let helper = helper()?;
-        let beside = helper.with_file_name("larder-noop");
-        let known = [
-            (
-                Some(PathBuf::from("/bin/busybox")),
-                &["sleep", "2147483647"] as &[_],
-            ),
-            (Some(PathBuf::from("/usr/bin/busybox")), &["sleep", "2147483647"]),
-        ];
-        let noop = (
-            std::env::var_os("LARDER_NOOP")
-                .map(PathBuf::from)
-                .or(Some(beside)),
-            &["hold"] as &[_],
-        );
-        std::iter::once(noop)
-            .chain(known)
-            .filter_map(|(program, args)| program.map(|program| Self { program, args }))
+        let beside = format!("larder/bin/linux_{}/larder-noop", architecture());
+        let built = helper
+            .parent()
+            .and_then(Path::parent)
+            .map(|target| target.join(beside));
+        let noop = [std::env::var_os("LARDER_NOOP").map(PathBuf::from), built];
+        let noop = noop.into_iter().flatten().map(|program| Self {
+            program,
+            args: &["hold"],
+        });
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(|program| Self {
+            program: program.into(),
+            args: &["sleep", "2147483647"],
+        });
+        noop.chain(busybox)
             .find(|waiter| is_static(&waiter.program))
             .ok_or_else(|| {
                 Error::Refused("no static program for the pods' sandbox; install busybox-static".into())
@@ -48,8 +46,19 @@ impl Waiter {
     /// Writes the image as an archive in the format of `docker save`.
     pub fn write_archive(&self, path: &Path) -> Result<()> {
         let program = std::fs::read(&self.program).context("read", &self.program)?;
-        let text = archive(&program, self.args).context("pack", &self.program)?;
+        // busybox goes by the name under which it is called.
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy();
+        let text = archive(&name, &program, self.args).context("pack", &self.program)?;
         super::state::write_atomically(path, &text)
+    }
+}
+
+/// This machine's architecture, as images name it.
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
     }
 }
 
@@ -84,25 +93,20 @@ fn is_static(path: &Path) -> bool {
     read().unwrap_or(false)
 }
 
-fn archive(program: &[u8], args: &[&str]) -> std::io::Result<Vec<u8>> {
+fn archive(name: &str, program: &[u8], args: &[&str]) -> std::io::Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::new());
-    append(&mut layer, "pause", program, 0o755)?;
+    append(&mut layer, name, program, 0o755)?;
     let layer = layer.into_inner()?;
-    let architecture = if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "amd64"
-    };
-    let digest: String = Sha256::digest(&layer)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
+    let digest = sha256_digest(&layer);
+    let path = format!("/{name}");
+    let entrypoint: Vec<&str> = std::iter::once(path.as_str())
+        .chain(args.iter().copied())
         .collect();
-    let entrypoint: Vec<&str> = std::iter::once("/pause").chain(args.iter().copied()).collect();
     let config = json!({
-        "architecture": architecture,
+        "architecture": architecture(),
         "os": "linux",
         "config": {"Entrypoint": entrypoint},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "rootfs": {"type": "layers", "diff_ids": [digest]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [PAUSE_IMAGE], "Layers": ["layer.tar"]}]);
     let mut archive = tar::Builder::new(Vec::new());
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_archive_lists_its_one_image() {
-        let bytes = archive(b"program", &["hold"]).unwrap();
+        let bytes = archive("waiter", b"program", &["hold"]).unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
         let names: Vec<String> = archive
             .entries()

@@ -215,7 +215,7 @@ pub fn tail_of(path: &Path, lines: usize) -> String {
     use std::io::{Read, Seek, SeekFrom};
     let mut text = Vec::new();
     if let Ok(mut file) = fs::File::open(path) {
-        let length = file.metadata().map(|m| m.len()).unwrap_or(0);
+        let length = file.metadata().map_or(0, |m| m.len());
         let sought = file.seek(SeekFrom::Start(length.saturating_sub(64 << 10)));
         if sought.is_err() || file.read_to_end(&mut text).is_err() {
             return String::new();

@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::process::Components;
 
 /// How long to wait for the API server, or for a node, on a machine that is busy with builds.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// How often to look.
 const PAUSE: Duration = Duration::from_millis(100);

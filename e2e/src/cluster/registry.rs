@@ -61,6 +61,15 @@ impl RegistryKind {
         format!("{}:{}", self.address(), ip::REGISTRY_PORT)
     }
 
+    /// The registry in which nodes look for a reference: the open one for all that name no other of the cluster's.
+    pub fn of(reference: &str) -> Self {
+        let host = reference.split('/').next().unwrap_or_default();
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.host() == host)
+            .unwrap_or(Self::Open)
+    }
+
     /// `https` or `http`.
     pub fn scheme(self) -> &'static str {
         if self == Self::Tls { "https" } else { "http" }
@@ -221,36 +230,6 @@ fn config(kind: RegistryKind, data: &Path) -> Value {
     })
 }
 
-/// The registry, repository and tag under which an image of this reference belongs, so that nodes find it: public
-/// names go to the open registry, which nodes take for every public one.
-pub fn target_of(reference: &str) -> Result<(RegistryKind, String, String)> {
-    let refuse = |why: &str| Error::Refused(format!("{reference:?}: {why}"));
-    if reference.contains('@') {
-        return Err(refuse("a digest cannot be pushed to; give a tag"));
-    }
-    let (name, tag) = match reference.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (reference, "latest"),
-    };
-    let (host, path) = match name.split_once('/') {
-        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path.to_owned()),
-        _ => ("docker.io", name.to_owned()),
-    };
-    let kind = RegistryKind::ALL
-        .into_iter()
-        .find(|kind| kind.host() == host)
-        .unwrap_or(RegistryKind::Open);
-    let path = if host == "docker.io" && !path.contains('/') {
-        format!("library/{path}")
-    } else {
-        path
-    };
-    if path.is_empty() || tag.is_empty() {
-        return Err(refuse("neither repository nor tag may be empty"));
-    }
-    Ok((kind, path, tag.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,33 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn public_names_belong_to_the_open_registry() {
-        let target = |r: &str| target_of(r).unwrap();
-        assert_eq!(
-            target("nginx:1.27"),
-            (RegistryKind::Open, "library/nginx".into(), "1.27".into())
-        );
-        assert_eq!(
-            target("docker.io/nginx"),
-            (RegistryKind::Open, "library/nginx".into(), "latest".into())
-        );
-        assert_eq!(
-            target("ghcr.io/acme/x:v1"),
-            (RegistryKind::Open, "acme/x".into(), "v1".into())
-        );
-        assert_eq!(
-            target("10.77.0.2:5000/x"),
-            (RegistryKind::Open, "x".into(), "latest".into())
-        );
-        assert_eq!(
-            target("10.77.0.3:5000/team/x:1"),
-            (RegistryKind::Auth, "team/x".into(), "1".into())
-        );
-        assert_eq!(
-            target("10.77.0.4:5000/x:1"),
-            (RegistryKind::Tls, "x".into(), "1".into())
-        );
-        assert!(target_of("nginx@sha256:00").is_err());
-        assert!(target_of("nginx:").is_err());
+    fn references_to_no_registry_of_the_cluster_belong_to_the_open_one() {
+        assert_eq!(RegistryKind::of("nginx:1.27"), RegistryKind::Open);
+        assert_eq!(RegistryKind::of("ghcr.io/acme/x:v1"), RegistryKind::Open);
+        assert_eq!(RegistryKind::of("10.77.0.2:5000/x"), RegistryKind::Open);
+        assert_eq!(RegistryKind::of("10.77.0.3:5000/team/x:1"), RegistryKind::Auth);
+        assert_eq!(RegistryKind::of("10.77.0.4:5000/x:1"), RegistryKind::Tls);
+        assert_eq!(RegistryKind::of("10.77.0.4:50001/x:1"), RegistryKind::Open);
     }
 }

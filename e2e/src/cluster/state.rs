@@ -132,7 +132,7 @@ impl ClusterState {
 
     /// The lowest `node-N` that no node has.
     pub fn free_name(&self) -> String {
-        (1u32..)
+        (1..=u32::MAX)
             .map(|n| format!("node-{n}"))
             .find(|name| self.node(name).is_err())
             .unwrap_or_default()

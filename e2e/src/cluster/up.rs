@@ -15,7 +15,6 @@ use super::controlplane::{self, Site};
 use super::error::{Error, IoContext, Result};
 use super::launch::Launch;
 use super::layout::Layout;
-use super::name::ClusterName;
 use super::options::{NodeOptions, Options};
 use super::pki::Subject;
 use super::process::{Components, helper};
@@ -259,20 +258,4 @@ async fn wait_for_forwards(layout: &Layout) -> Result<Forwards> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The names of clusters that have a folder here.
-pub fn known() -> Result<Vec<ClusterName>> {
-    let sample = ClusterName::new("x")?;
-    let layout = Layout::of_user(&sample)?;
-    let folder = layout.root().parent().unwrap_or(Path::new("/"));
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Ok(Vec::new());
-    };
-    let names = entries.flatten().filter(|entry| entry.path().is_dir());
-    let mut names: Vec<ClusterName> = names
-        .filter_map(|entry| ClusterName::new(entry.file_name().to_string_lossy()).ok())
-        .collect();
-    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-    Ok(names)
 }
