@@ -107,7 +107,7 @@ fn states() {
 
 #[test]
 fn states_of_removals() {
-    for (place, state, message) in vec![
+    for (place, state, message) in [
         (new().claims("web-2", 0).absent(), Purging, ""),
         (new().claims("web-2", 0).reports(Ready).absent(), Purging, ""),
         (
