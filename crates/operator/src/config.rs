@@ -74,7 +74,7 @@ impl PullPolicy {
     }
 }
 
-/// What the pods that Larder makes are made of, beside what an ImageCache asks for.
+/// What the pods that Larder makes are made of, beside what an `ImageCache` asks for.
 #[derive(Clone, Debug)]
 pub struct PodSettings {
     /// Image of the agent.

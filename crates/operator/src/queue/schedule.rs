@@ -11,6 +11,8 @@ pub const MIN_BACKOFF: Duration = Duration::from_millis(200);
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A key that takes long to work on rests this many times as long before it is worked on again.
 const REST: u32 = 3;
+/// But no longer: what waits for a registry is slow without being a burden.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Idle keys are forgotten beyond this many entries.
 const FORGET_BEYOND: usize = 1024;
 
@@ -94,7 +96,8 @@ impl<K: Ord + Clone> Schedule<K> {
             return;
         };
         entry.running = false;
-        entry.rest_until = Some((started + self.interval).max(now + now.duration_since(started) * REST));
+        entry.rest_until =
+            Some((started + self.interval).max(now + (now.duration_since(started) * REST).min(LONGEST_REST)));
         let again = match outcome {
             Outcome::Done { again } => {
                 entry.failures = 0;
@@ -238,9 +241,19 @@ mod tests {
         let mut s = Schedule::new(INTERVAL);
         s.mark("a", t);
         assert_eq!(s.next(t), Next::Run("a"));
-        s.done(&"a", t, ms(t, 200), Outcome::Done { again: None });
-        s.mark("a", ms(t, 201));
-        assert_eq!(s.next(ms(t, 201)), Next::Wait(ms(t, 800)));
+        s.done(&"a", t, ms(t, 150), Outcome::Done { again: None });
+        s.mark("a", ms(t, 151));
+        assert_eq!(s.next(ms(t, 151)), Next::Wait(ms(t, 600)));
+        assert_eq!(s.next(ms(t, 600)), Next::Run("a"));
+        s.done(
+            &"a",
+            ms(t, 600),
+            ms(t, 2600),
+            Outcome::Done {
+                again: Some(Duration::ZERO),
+            },
+        );
+        assert_eq!(s.next(ms(t, 2600)), Next::Wait(ms(t, 3100)), "within a limit");
     }
 
     #[test]

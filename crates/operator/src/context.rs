@@ -1,0 +1,84 @@
+//! What every reconcile is handed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::Client;
+use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
+
+use crate::config::PodSettings;
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::pace::Pace;
+use crate::pullers::NodeMemory;
+use crate::resolver::Resolver;
+use crate::route::Queues;
+use crate::world::World;
+
+/// What every reconcile is handed.
+#[allow(missing_debug_implementations, reason = "the client has none")]
+pub struct Context {
+    /// To the API server; its writes are counted.
+    pub client: Client,
+    /// What is.
+    pub world: Arc<World>,
+    /// What is to be looked at.
+    pub queues: Queues,
+    /// References to digests.
+    pub resolver: Resolver,
+    /// What Larder's own pods are made of.
+    pub pods: PodSettings,
+    /// Bounds how fast pods are created.
+    pub pod_pace: Pace,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Events.
+    pub events: Events,
+    /// What is remembered of nodes and is not worth an object: lost at a restart without harm.
+    pub memory: Mutex<BTreeMap<String, NodeMemory>>,
+}
+
+impl Context {
+    /// Reads and changes what is remembered of a node.
+    pub fn with_memory<T>(&self, node: &str, change: impl FnOnce(&mut NodeMemory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        change(memory.entry(node.to_owned()).or_default())
+    }
+
+    /// Forgets a node.
+    pub fn forget(&self, node: &str) {
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(node);
+    }
+
+    /// We wrote this: the world knows at once, and what it concerns is looked at.
+    pub fn wrote_cache(&self, object: ImageCache) {
+        if let Some(change) = self.world.caches.apply(object) {
+            self.queues.cache_changed(&self.world, &change);
+        }
+    }
+
+    /// See [`Self::wrote_cache`].
+    pub fn wrote_revision(&self, object: ImageCacheRevision) {
+        if let Some(change) = self.world.revisions.apply(object) {
+            self.queues.revision_changed(&self.world, &change);
+        }
+    }
+
+    /// See [`Self::wrote_cache`].
+    pub fn wrote_object(&self, object: NodeImageCache) {
+        if let Some(change) = self.world.objects.apply(object) {
+            self.queues.object_changed(&change);
+        }
+    }
+
+    /// See [`Self::wrote_cache`].
+    pub fn wrote_job(&self, object: Job) {
+        if let Some(change) = self.world.jobs.apply(object) {
+            self.queues.work_changed(&change);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What the references of a cache mean: from what is known, and from registries for the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use larder_api::image_cache::Resolve;
+use larder_api::names::Reason;
+use larder_api::{ImageCache, ImageCacheRevision};
+use larder_core::images::{WantedImage, WantedImages, wanted};
+use larder_core::message::{redact, shorten};
+use larder_core::report::ResolveFailure;
+use larder_core::revise::{by_itself, known};
+use larder_core::revision::Resolved;
+use larder_registry::{Keyring, Platform};
+
+use crate::api_error::is_not_found;
+use crate::context::Context;
+use crate::resolver::{Outcome, Request};
+use crate::world::World;
+
+/// A cache's report is not held up for longer by slow registries.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// Characters of one failure's message.
+const WORDS: usize = 256;
+
+/// What is known of a cache's references now.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// By normalised reference. One that was never resolved and names no digest itself has no entry.
+    pub(super) resolved: BTreeMap<String, Resolved>,
+    /// References that could not be resolved this time, also where an older digest stands in.
+    pub(super) failures: Vec<ResolveFailure>,
+    /// Some registry has not answered yet; the cache is marked when it has.
+    pub(super) pending: bool,
+    /// When a failed reference is to be asked for again.
+    pub(super) retry_at: Option<Timestamp>,
+}
+
+/// Resolves what is not known. With `not_before` everything is asked for anew, unless somebody has since then.
+pub(super) async fn gather(
+    ctx: &Context,
+    cache: &ImageCache,
+    wanted: &WantedImages,
+    newest: Option<&ImageCacheRevision>,
+    not_before: Option<Timestamp>,
+) -> Gathered {
+    let before = newest.map(|n| &n.spec.spec);
+    let mut resolved = known(&cache.spec, wanted, before, not_before.is_some());
+    let made_at = newest
+        .and_then(|n| n.metadata.creation_timestamp.as_ref())
+        .map_or(Timestamp::MIN, |t| t.0);
+    let ask: Vec<&WantedImage> = wanted
+        .images
+        .iter()
+        .filter(|image| {
+            cache.spec.resolve == Resolve::Central && needs_asking(ctx, image, &resolved, made_at)
+        })
+        .collect();
+    let mut gathered = Gathered::default();
+    if !ask.is_empty() {
+        let secrets = read_secrets(ctx, cache).await;
+        let platforms = platforms(&ctx.world);
+        let request = Request {
+            cache: (
+                cache.metadata.namespace.clone().unwrap_or_default(),
+                cache.metadata.name.clone().unwrap_or_default(),
+            ),
+            images: ask.iter().map(|image| image.reference.clone()).collect(),
+            keyring: &secrets.keyring,
+            not_before,
+            platforms: &platforms,
+        };
+        let outcomes = ctx.resolver.resolve_within(&request, PATIENCE).await;
+        let last = known(&cache.spec, wanted, before, false);
+        for image in ask {
+            let reference = image.reference.normalized();
+            let outcome = outcomes.get(reference).unwrap_or(&Outcome::Pending);
+            match gathered.take(image, outcome, &secrets.problems) {
+                Some(found) => resolved.insert(reference.to_owned(), found),
+                // What it meant last stands in, else the digest that it names itself.
+                None => match last.get(reference) {
+                    Some(last) => resolved.insert(reference.to_owned(), last.clone()),
+                    None if image.reference.digest().is_some() => {
+                        resolved.insert(reference.to_owned(), by_itself(&image.reference))
+                    }
+                    None => None,
+                },
+            };
+        }
+        tell_others(ctx);
+    }
+    gathered.resolved = resolved;
+    gathered
+}
+
+/// Whether the registry, or what others learned from it, has to be asked.
+fn needs_asking(
+    ctx: &Context,
+    image: &WantedImage,
+    resolved: &BTreeMap<String, Resolved>,
+    made_at: Timestamp,
+) -> bool {
+    let reference = image.reference.normalized();
+    match resolved.get(reference).map(|r| r.digest.as_deref()) {
+        Some(Some(digest)) => {
+            ctx.resolver.differs(reference, digest, made_at) || ctx.resolver.in_doubt(reference)
+        }
+        _ => true,
+    }
+}
+
+impl Gathered {
+    /// Takes up the outcome for one image; what was found, if it was.
+    fn take(&mut self, image: &WantedImage, outcome: &Outcome, problems: &[String]) -> Option<Resolved> {
+        match outcome {
+            Outcome::Known(found) => {
+                return Some(Resolved {
+                    digest: Some(found.digest.clone()),
+                    platforms: found.platforms.clone(),
+                    private: found.private,
+                });
+            }
+            Outcome::Pending => self.pending = true,
+            Outcome::Failed(failure) => {
+                self.retry_at = [self.retry_at, Some(failure.retry_at)]
+                    .into_iter()
+                    .flatten()
+                    .min();
+                let refused = matches!(failure.reason, Reason::Unauthorized | Reason::CredentialsMissing);
+                let (reason, message) = if refused && !problems.is_empty() {
+                    (
+                        Reason::CredentialsMissing,
+                        format!("{}; {}", problems.join("; "), failure.message),
+                    )
+                } else {
+                    (failure.reason, failure.message.clone())
+                };
+                let message = shorten(&message, WORDS);
+                self.failures.push(ResolveFailure {
+                    image: image.written.clone(),
+                    reason,
+                    message,
+                });
+            }
+        }
+        None
+    }
+}
+
+/// References that came to mean something new concern every cache that names them.
+fn tell_others(ctx: &Context) {
+    let changed = ctx.resolver.take_changed();
+    if changed.is_empty() {
+        return;
+    }
+    for cache in ctx.world.caches.all() {
+        if wanted(&cache.spec)
+            .images
+            .iter()
+            .any(|image| changed.contains(image.reference.normalized()))
+        {
+            ctx.queues.caches.mark((
+                cache.metadata.namespace.clone().unwrap_or_default(),
+                cache.metadata.name.clone().unwrap_or_default(),
+            ));
+        }
+    }
+}
+
+/// The platforms of the cluster's nodes.
+fn platforms(world: &World) -> Vec<Platform> {
+    let nodes = world.nodes.all();
+    let known = nodes
+        .iter()
+        .filter(|n| !n.os.is_empty() && !n.architecture.is_empty());
+    let all: BTreeSet<Platform> = known
+        .map(|n| Platform::new(n.os.clone(), n.architecture.clone()))
+        .collect();
+    all.into_iter().collect()
+}
+
+/// A cache's pull secrets.
+#[derive(Default)]
+struct Secrets {
+    keyring: Keyring,
+    /// What is wrong with some of them, in words that name them.
+    problems: Vec<String>,
+}
+
+/// Reads each secret by itself: the operator may not list them. Nothing of them is kept.
+async fn read_secrets(ctx: &Context, cache: &ImageCache) -> Secrets {
+    let namespace = cache.metadata.namespace.as_deref().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    let names: Vec<&str> = cache.spec.pull_secrets.iter().map(|s| s.name.as_str()).collect();
+    let read = join_all(names.iter().map(|name| api.get(name))).await;
+    let mut secrets = Secrets::default();
+    for (name, result) in names.into_iter().zip(read) {
+        match result {
+            Ok(secret) => {
+                if let Err(words) = add(&mut secrets.keyring, &secret) {
+                    secrets
+                        .problems
+                        .push(format!("secret {name} cannot be used: {words}"));
+                }
+            }
+            Err(error) if is_not_found(&error) => {
+                secrets.problems.push(format!("secret {name} does not exist"));
+            }
+            Err(kube::Error::Api(status)) => {
+                secrets.problems.push(format!(
+                    "secret {name} cannot be read: {}",
+                    redact(&status.message)
+                ));
+            }
+            Err(_) => secrets.problems.push(format!(
+                "secret {name} cannot be read: no answer from the API server"
+            )),
+        }
+    }
+    secrets
+}
+
+fn add(keyring: &mut Keyring, secret: &Secret) -> Result<(), String> {
+    let kind = secret.type_.as_deref().unwrap_or_default();
+    let data = secret.data.as_ref();
+    keyring
+        .add_secret(kind, |key| data?.get(key).map(|bytes| bytes.0.as_slice()))
+        .map_err(|e| e.to_string())
+}

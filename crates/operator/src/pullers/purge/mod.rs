@@ -1,0 +1,5 @@
+//! Removing by the agent, once, in a short pod.
+
+mod build;
+
+pub(super) use build::build;

@@ -1,0 +1,485 @@
+//! What registries said, and when. Pure: every moment is passed in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use larder_api::names::Reason;
+use larder_api::revision::PlatformManifest;
+use larder_registry::Platform;
+
+/// First delay after a failure; doubles to [`MAX_DELAY`].
+pub const MIN_DELAY: Duration = Duration::from_secs(1);
+/// Longest delay after failures.
+pub const MAX_DELAY: Duration = Duration::from_mins(5);
+/// Registries may ask to be left alone for at most this long.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
+/// An answer that nobody asked to be newer does for this long.
+const FRESH: Duration = Duration::from_mins(5);
+/// Manifests remembered at most, by digest.
+const MAX_MANIFESTS: usize = 20_000;
+
+/// Fingerprint that stands for no credentials.
+const PUBLIC: &str = "";
+
+/// What a reference meant at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Digest of an index or manifest.
+    pub digest: String,
+    /// Manifests of the platforms asked for, and maybe others.
+    pub platforms: Vec<PlatformManifest>,
+    /// True unless a request without credentials succeeded.
+    pub private: bool,
+    /// When it was asked.
+    pub resolved_at: Timestamp,
+}
+
+/// Why a reference could not be resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The stable reason.
+    pub reason: Reason,
+    /// In the registry's words.
+    pub message: String,
+    /// When it was asked.
+    pub at: Timestamp,
+    /// Not asked again before.
+    pub retry_at: Timestamp,
+}
+
+/// What became of a reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has a digest.
+    Known(Known),
+    /// It could not be resolved.
+    Failed(Failure),
+    /// The registry has not answered yet; the cache is marked when it has.
+    Pending,
+}
+
+/// Why a registry gave no answer that can be used.
+#[derive(Clone, Debug)]
+pub(super) struct Why {
+    /// The stable reason.
+    pub(super) reason: Reason,
+    /// In the registry's words.
+    pub(super) message: String,
+    /// How long the registry asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// By reference and fingerprint of the credentials used.
+type By<T> = BTreeMap<String, BTreeMap<String, T>>;
+
+/// Everything remembered.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    known: By<Head>,
+    failed: By<Failed>,
+    manifests: BTreeMap<String, Manifests>,
+    /// A node found these to be something else than we know: what is older does not count.
+    floors: BTreeMap<String, Timestamp>,
+    changed: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Head {
+    digest: String,
+    private: bool,
+    at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct Failed {
+    failure: Failure,
+    attempts: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Manifests {
+    found: Vec<PlatformManifest>,
+    asked: BTreeSet<Platform>,
+}
+
+impl Memory {
+    /// What can be answered without asking. `not_before`: older answers do not do; without it successes do for
+    /// [`FRESH`], and failures until they are to be repeated.
+    pub(super) fn recall(
+        &self,
+        reference: &str,
+        fingerprint: &str,
+        not_before: Option<Timestamp>,
+        platforms: &[Platform],
+        now: Timestamp,
+    ) -> Option<Outcome> {
+        // A moment to come, from a clock that was ahead, can never be reached.
+        let not_before = not_before.max(self.floor(reference)).map(|at| at.min(now));
+        let fresh = not_before.unwrap_or_else(|| now.checked_sub(FRESH).unwrap_or(Timestamp::MIN));
+        let not_before = not_before.unwrap_or(Timestamp::MIN);
+        let heads = self.known.get(reference);
+        let head = [PUBLIC, fingerprint]
+            .iter()
+            .filter_map(|f| heads?.get(*f))
+            .filter(|h| h.at >= fresh)
+            .max_by_key(|h| h.at);
+        if let Some(head) = head
+            && self.missing(&head.digest, platforms).is_empty()
+        {
+            return Some(Outcome::Known(Known {
+                digest: head.digest.clone(),
+                platforms: self
+                    .manifests
+                    .get(&head.digest)
+                    .map(|m| m.found.clone())
+                    .unwrap_or_default(),
+                private: head.private,
+                resolved_at: head.at,
+            }));
+        }
+        let failed = self.failed.get(reference)?.get(fingerprint)?;
+        (failed.failure.at >= not_before && failed.failure.retry_at > now)
+            .then(|| Outcome::Failed(failed.failure.clone()))
+    }
+
+    /// Platforms that have not been asked for of this digest.
+    pub(super) fn missing(&self, digest: &str, platforms: &[Platform]) -> Vec<Platform> {
+        let have = self.manifests.get(digest);
+        let found = |p: &Platform| {
+            have.is_some_and(|m| {
+                m.asked.contains(p)
+                    || m.found
+                        .iter()
+                        .any(|f| p.matches(&f.os, &f.architecture, f.variant.as_deref()))
+            })
+        };
+        platforms.iter().filter(|p| !found(p)).cloned().collect()
+    }
+
+    /// Whether the reference was private when last asked with these credentials.
+    pub(super) fn was_private(&self, reference: &str, fingerprint: &str) -> bool {
+        self.known
+            .get(reference)
+            .and_then(|h| h.get(fingerprint))
+            .is_some_and(|h| h.private)
+    }
+
+    /// Whether somebody learned, later than `since`, that the reference means another digest.
+    pub(super) fn differs(&self, reference: &str, digest: &str, since: Timestamp) -> bool {
+        let latest = self
+            .known
+            .get(reference)
+            .and_then(|by| by.values().max_by_key(|h| h.at));
+        latest.is_some_and(|h| h.at > since && h.digest != digest)
+    }
+
+    /// References that came to mean something new since this was last called.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// A registry told a digest.
+    pub(super) fn learn(
+        &mut self,
+        reference: &str,
+        fingerprint: &str,
+        digest: &str,
+        private: bool,
+        at: Timestamp,
+    ) {
+        // What anybody may see serves all; what is private, only those who showed the same credentials.
+        let key = if private { fingerprint } else { PUBLIC };
+        let head = Head {
+            digest: digest.to_owned(),
+            private,
+            at,
+        };
+        let heads = self.known.entry(reference.to_owned()).or_default();
+        if heads
+            .values()
+            .max_by_key(|h| h.at)
+            .is_none_or(|h| h.digest != digest)
+        {
+            self.changed.insert(reference.to_owned());
+        }
+        if private {
+            heads.remove(PUBLIC);
+        }
+        heads.insert(key.to_owned(), head);
+        if let Some(failed) = self.failed.get_mut(reference) {
+            if private {
+                failed.remove(fingerprint);
+            } else {
+                failed.clear();
+            }
+        }
+    }
+
+    /// A registry told manifests.
+    pub(super) fn learn_manifests(&mut self, digest: &str, asked: &[Platform], found: Vec<PlatformManifest>) {
+        let manifests = self.manifests.entry(digest.to_owned()).or_default();
+        manifests.asked.extend(asked.iter().cloned());
+        for manifest in found {
+            if !manifests.found.contains(&manifest) {
+                manifests.found.push(manifest);
+            }
+        }
+        manifests.found.sort_by(|a, b| {
+            (&a.os, &a.architecture, &a.variant, &a.digest).cmp(&(
+                &b.os,
+                &b.architecture,
+                &b.variant,
+                &b.digest,
+            ))
+        });
+    }
+
+    /// A registry gave no answer that can be used.
+    pub(super) fn fail(
+        &mut self,
+        reference: &str,
+        fingerprint: &str,
+        why: Why,
+        at: Timestamp,
+        now: Timestamp,
+    ) {
+        let failed = self.failed.entry(reference.to_owned()).or_default();
+        let attempts = failed.get(fingerprint).map_or(0, |f| f.attempts);
+        let doubled = MIN_DELAY.saturating_mul(1 << attempts.min(16)).min(MAX_DELAY);
+        let delay = doubled.max(why.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
+        let retry_at = now.checked_add(delay).unwrap_or(Timestamp::MAX);
+        let failure = Failure {
+            reason: why.reason,
+            message: why.message,
+            at,
+            retry_at,
+        };
+        failed.insert(
+            fingerprint.to_owned(),
+            Failed {
+                failure,
+                attempts: attempts.saturating_add(1),
+            },
+        );
+    }
+
+    /// What is known of the reference from before this moment does not count any more.
+    pub(super) fn moved(&mut self, reference: &str, at: Timestamp) {
+        let floor = self.floors.entry(reference.to_owned()).or_insert(at);
+        *floor = (*floor).max(at);
+    }
+
+    /// Whether nothing is known of the reference from after the moment that was given to [`Self::moved`].
+    pub(super) fn in_doubt(&self, reference: &str) -> bool {
+        let latest = self
+            .known
+            .get(reference)
+            .and_then(|by| by.values().map(|h| h.at).max());
+        self.floor(reference)
+            .is_some_and(|floor| latest.is_none_or(|at| at < floor))
+    }
+
+    fn floor(&self, reference: &str) -> Option<Timestamp> {
+        self.floors.get(reference).copied()
+    }
+
+    /// Forgets references and digests that nobody names, and manifests beyond a bound.
+    pub(super) fn retain(&mut self, references: &BTreeSet<String>, digests: &BTreeSet<String>) {
+        self.known.retain(|r, _| references.contains(r));
+        self.failed.retain(|r, by| {
+            by.retain(|_, f| f.attempts > 0);
+            references.contains(r) && !by.is_empty()
+        });
+        self.floors.retain(|r, _| references.contains(r));
+        let current: BTreeSet<&str> = self
+            .known
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|h| h.digest.as_str())
+            .collect();
+        let mut room = MAX_MANIFESTS;
+        self.manifests.retain(|digest, _| {
+            let keep = room > 0 && (current.contains(digest.as_str()) || digests.contains(digest));
+            room -= usize::from(keep);
+            keep
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn why(reason: Reason, minutes: Option<u64>) -> Why {
+        Why {
+            reason,
+            message: "no".into(),
+            retry_after: minutes.map(Duration::from_mins),
+        }
+    }
+
+    fn digest(outcome: Option<Outcome>) -> Option<String> {
+        match outcome {
+            Some(Outcome::Known(known)) => Some(known.digest),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn public_results_serve_all_and_private_ones_only_who_showed_the_same_credentials() {
+        let mut m = Memory::default();
+        m.learn("a", "x", "sha256:1", false, at(10));
+        assert_eq!(
+            digest(m.recall("a", "", Some(at(10)), &[], at(20))).as_deref(),
+            Some("sha256:1")
+        );
+        assert_eq!(
+            digest(m.recall("a", "y", Some(at(10)), &[], at(20))).as_deref(),
+            Some("sha256:1")
+        );
+        m.learn("a", "x", "sha256:2", true, at(30));
+        assert_eq!(
+            digest(m.recall("a", "x", Some(at(10)), &[], at(40))).as_deref(),
+            Some("sha256:2")
+        );
+        assert_eq!(m.recall("a", "y", Some(at(10)), &[], at(40)), None);
+        assert_eq!(m.recall("a", "", Some(at(10)), &[], at(40)), None);
+        assert!(m.was_private("a", "x") && !m.was_private("a", ""));
+    }
+
+    #[test]
+    fn a_refresh_asks_for_newer_results_but_never_for_the_future() {
+        let mut m = Memory::default();
+        m.learn("a", "", "sha256:1", false, at(10));
+        assert_eq!(m.recall("a", "", Some(at(11)), &[], at(20)), None);
+        m.learn("a", "", "sha256:1", false, at(20));
+        assert!(
+            m.recall("a", "", Some(at(5000)), &[], at(20)).is_some(),
+            "a clock that was ahead"
+        );
+        assert!(m.recall("a", "", None, &[], at(320)).is_some());
+        assert!(
+            m.recall("a", "", None, &[], at(321)).is_none(),
+            "too old to be passed on"
+        );
+        m.moved("a", at(30));
+        assert_eq!(m.recall("a", "", None, &[], at(40)), None);
+        m.learn("a", "", "sha256:2", false, at(40));
+        assert_eq!(
+            digest(m.recall("a", "", None, &[], at(40))).as_deref(),
+            Some("sha256:2")
+        );
+    }
+
+    #[test]
+    fn moves_are_told_to_those_who_name_the_reference() {
+        let mut m = Memory::default();
+        m.learn("a", "", "sha256:1", false, at(10));
+        assert_eq!(m.take_changed(), BTreeSet::from(["a".to_owned()]));
+        m.learn("a", "", "sha256:1", false, at(20));
+        assert!(m.take_changed().is_empty());
+        m.learn("a", "", "sha256:2", false, at(30));
+        assert_eq!(m.take_changed().len(), 1);
+        assert!(m.differs("a", "sha256:1", at(25)));
+        assert!(
+            !m.differs("a", "sha256:1", at(30)),
+            "what was made later knows better"
+        );
+        assert!(!m.differs("a", "sha256:2", at(25)));
+    }
+
+    #[test]
+    fn failures_are_remembered_with_growing_delays() {
+        let mut m = Memory::default();
+        let mut now = at(0);
+        let mut delays = Vec::new();
+        for _ in 0..11 {
+            m.fail("a", "x", why(Reason::NotFound, None), now, now);
+            let Some(Outcome::Failed(f)) = m.recall("a", "x", None, &[], now) else {
+                panic!("remembered")
+            };
+            delays.push(f.retry_at.duration_since(now).as_secs());
+            assert_eq!(
+                m.recall("a", "x", None, &[], f.retry_at),
+                None,
+                "asked again then"
+            );
+            assert_eq!(
+                m.recall("a", "y", None, &[], now),
+                None,
+                "other credentials may do"
+            );
+            now = f.retry_at;
+        }
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        m.learn("a", "x", "sha256:1", true, now);
+        m.fail("a", "x", why(Reason::RateLimited, Some(10)), now, now);
+        let refresh = now.checked_add(Duration::from_secs(1)).unwrap();
+        let Some(Outcome::Known(_)) = m.recall("a", "x", None, &[], now) else {
+            panic!("the old result still does")
+        };
+        assert_eq!(
+            m.recall("a", "x", Some(refresh), &[], refresh),
+            None,
+            "a refresh asks in spite of the delay"
+        );
+        let Some(Outcome::Failed(f)) = m.recall("b", "", None, &[], now).or_else(|| {
+            m.fail("b", "", why(Reason::RateLimited, Some(10)), now, now);
+            m.recall("b", "", None, &[], now)
+        }) else {
+            panic!("failed")
+        };
+        assert_eq!(f.retry_at.duration_since(now).as_secs(), 600);
+    }
+
+    #[test]
+    fn manifests_are_asked_for_once_for_each_platform() {
+        let amd = Platform::new("linux", "amd64");
+        let arm = Platform::new("linux", "arm64");
+        let manifest = |arch: &str, variant: Option<&str>| PlatformManifest {
+            os: "linux".into(),
+            architecture: arch.into(),
+            variant: variant.map(Into::into),
+            digest: format!("sha256:{arch}"),
+            size_bytes: 1,
+        };
+        let mut m = Memory::default();
+        m.learn("a", "", "sha256:1", false, at(10));
+        assert_eq!(m.recall("a", "", None, std::slice::from_ref(&amd), at(20)), None);
+        m.learn_manifests("sha256:1", std::slice::from_ref(&amd), vec![]);
+        assert!(
+            m.missing("sha256:1", std::slice::from_ref(&amd)).is_empty(),
+            "asked, and there is none"
+        );
+        let both = [amd, arm.clone()];
+        assert_eq!(m.missing("sha256:1", &both), [arm]);
+        m.learn_manifests("sha256:1", &[], vec![manifest("arm64", Some("v8"))]);
+        assert!(m.missing("sha256:1", &both).is_empty(), "known from a revision");
+    }
+
+    #[test]
+    fn what_nobody_names_is_forgotten() {
+        let mut m = Memory::default();
+        for r in ["a", "b"] {
+            m.learn(r, "", &format!("sha256:{r}"), false, at(1));
+            m.learn_manifests(&format!("sha256:{r}"), &[], vec![]);
+            m.fail(r, "x", why(Reason::NotFound, None), at(1), at(1));
+        }
+        m.learn_manifests("sha256:named", &[], vec![]);
+        m.retain(
+            &BTreeSet::from(["a".into()]),
+            &BTreeSet::from(["sha256:named".into()]),
+        );
+        assert!(m.recall("a", "", None, &[], at(2)).is_some());
+        assert!(m.recall("b", "", None, &[], at(2)).is_none());
+        assert_eq!(m.manifests.len(), 2);
+        assert_eq!(m.failed.len(), 1);
+    }
+}
