@@ -82,6 +82,8 @@ impl Records for RecordsClient {
             image: Some(Image {
                 name: name.to_owned(),
                 labels: HashMap::from([(key.to_owned(), value.to_owned())]),
+                // Not looked at, but without it containerd 2.3.7 crashes (a nil pointer in imageFromProto).
+                target: Some(Descriptor::default()),
                 ..Image::default()
             }),
             update_mask: Some(FieldMask {

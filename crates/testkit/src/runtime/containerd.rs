@@ -67,6 +67,9 @@ impl Images for Shared {
             update_mask,
         } = request.into_inner();
         let wanted = wanted.unwrap_or_default();
+        if wanted.target.is_none() {
+            return Err(Status::unavailable("the real one crashes on an update without a target"));
+        }
         let mut model = self.model();
         let stored = model
             .records
