@@ -56,7 +56,13 @@ pub fn ensure_control(name: &ClusterName) -> Result<()> {
     let netns = name.control_netns();
     ensure(&netns)?;
     if !has_link(&netns, "br0") {
-        run("ip", &["-n", &netns, "link", "add", "br0", "type", "bridge"])?;
+        // With an address of its own: otherwise the bridge takes one of its ports', another one whenever a node comes or
+        // goes, and every other node talks to nobody until its neighbour table catches up.
+        let bridge = ["address", "02:00:00:00:00:01", "type", "bridge"];
+        run(
+            "ip",
+            &[&["-n", netns.as_str(), "link", "add", "br0"], bridge.as_slice()].concat(),
+        )?;
     }
     for address in [
         ip::CONTROL_PLANE,

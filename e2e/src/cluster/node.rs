@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::addresses as ip;
 use super::cgroup::Cgroups;
 use super::command::run;
@@ -61,14 +63,16 @@ pub fn boot(site: &Site, node: &NodeState) -> Result<()> {
     import_pause(site, node)
 }
 
-/// Starts a node's kubelet and kube-proxy, once the API server answers. What runs already is left alone.
-pub fn join(site: &Site, state: &ClusterState, node: &NodeState) -> Result<()> {
+/// Starts a node's kubelet and kube-proxy, once the API server answers, and says when the kubelet was started. What
+/// runs already is left alone.
+pub fn join(site: &Site, state: &ClusterState, node: &NodeState) -> Result<Option<Timestamp>> {
     let components = Components::new(&site.layout);
-    components.ensure(&format!("{}/kubelet", node.name), || {
+    let now = Timestamp::now();
+    let kubelet = components.ensure(&format!("{}/kubelet", node.name), || {
         start_kubelet(site, state, node)
     })?;
     components.ensure(&format!("{}/kube-proxy", node.name), || start_proxy(site, node))?;
-    Ok(())
+    Ok(kubelet.then_some(now))
 }
 
 /// Kills everything on a node at once, as a power cut does, and takes its network away. Its disk stays.

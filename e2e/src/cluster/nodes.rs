@@ -13,7 +13,7 @@ use super::netns;
 use super::node;
 use super::options::NodeOptions;
 use super::process::Components;
-use super::ready;
+use super::ready::{self, Awaited};
 use super::state::NodeState;
 use super::up::{Clock, lock};
 use crate::progress::Progress;
@@ -64,7 +64,7 @@ impl Cluster {
     /// Starts a node that was stopped, and returns when it is Ready. One that runs is repaired.
     pub async fn node_start(&self, name: &str, progress: &dyn Progress) -> Result<Node> {
         let clock = Clock::new(progress);
-        let (state, node) = {
+        let (node, since) = {
             let _lock = lock(self.layout())?;
             let mut state = self.state()?;
             state.node_mut(name)?.stopped = false;
@@ -73,12 +73,11 @@ impl Cluster {
             let (site, copy) = (self.site.clone(), node.clone());
             let booted = tokio::task::spawn_blocking(move || node::boot(&site, &copy)).await;
             booted.map_err(|e| Error::Worker(e.to_string()))??;
-            node::join(&self.site, &state, &node)?;
-            (state, node)
+            let since = node::join(&self.site, &state, &node)?;
+            (node, since)
         };
         let client = self.client().await?;
-        self.finish(&client, std::slice::from_ref(state.node(name)?), &clock)
-            .await?;
+        self.finish(&client, &[(node.clone(), since)], &clock).await?;
         Ok(Node {
             cluster: self.clone(),
             state: node,
@@ -128,7 +127,13 @@ impl Cluster {
 
     /// Waits until these nodes are Ready.
     pub async fn wait_for_nodes(&self, names: &[&str]) -> Result<()> {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let names: Vec<Awaited> = names
+            .iter()
+            .map(|name| Awaited {
+                name: (*name).to_owned(),
+                since: None,
+            })
+            .collect();
         ready::nodes(self.layout(), &self.client().await?, &names).await
     }
 }

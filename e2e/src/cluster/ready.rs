@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
@@ -44,23 +46,34 @@ pub async fn api_server(layout: &Layout, client: &Client) -> Result<()> {
     .await
 }
 
+/// A node to wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// Its name.
+    pub name: String,
+    /// What its kubelet reported before this is old news: the report of one that was killed meanwhile.
+    pub since: Option<Timestamp>,
+}
+
 /// Waits until every one of `nodes` is Ready and pods may be placed there.
-pub async fn nodes(layout: &Layout, client: &Client, nodes: &[String]) -> Result<()> {
+pub async fn nodes(layout: &Layout, client: &Client, nodes: &[Awaited]) -> Result<()> {
     let components = Components::new(layout);
     let api: Api<Node> = Api::all(client.clone());
     until(&components, "the readiness of the nodes", async || {
         let listed = api
-            .list(&kube::api::ListParams::default())
+            .list(&ListParams::default())
             .await
             .map_err(|e| e.to_string())?;
+        let is_missing = |awaited: &&Awaited| {
+            let mut found = listed
+                .iter()
+                .filter(|node| node.metadata.name.as_ref() == Some(&awaited.name));
+            !found.any(|node| is_ready(node) && has_reported(node, awaited.since))
+        };
         let waiting: Vec<&str> = nodes
             .iter()
-            .filter(|name| {
-                !listed
-                    .iter()
-                    .any(|node| node.metadata.name.as_ref() == Some(*name) && is_ready(node))
-            })
-            .map(String::as_str)
+            .filter(is_missing)
+            .map(|awaited| awaited.name.as_str())
             .collect();
         if waiting.is_empty() {
             Ok(())
@@ -105,6 +118,18 @@ pub fn is_ready(node: &Node) -> bool {
         })
 }
 
+/// Whether a node's kubelet has reported since then, to the second.
+fn has_reported(node: &Node, since: Option<Timestamp>) -> bool {
+    let Some(since) = since else { return true };
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    let ready = conditions.unwrap_or_default().iter().find(|c| c.type_ == "Ready");
+    let heartbeat = ready.and_then(|c| c.last_heartbeat_time.as_ref());
+    heartbeat.is_some_and(|time| time.0.as_second() >= since.as_second())
+}
+
 /// Asks until the answer is yes. The error of the last answer goes into the message when time runs out.
 async fn until<F>(components: &Components, what: &str, ask: F) -> Result<()>
 where
@@ -143,5 +168,18 @@ mod tests {
         assert!(!is_ready(&node("True", "node.kubernetes.io/not-ready")));
         assert!(!is_ready(&node("Unknown", "team")));
         assert!(!is_ready(&Node::default()));
+    }
+
+    #[test]
+    fn a_report_from_before_a_power_cut_does_not_count() {
+        let mut node = node("True", "team");
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        assert!(has_reported(&node, None));
+        assert!(!has_reported(&node, Some(at(100))));
+        let conditions = node.status.as_mut().unwrap().conditions.as_mut().unwrap();
+        conditions[0].last_heartbeat_time =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(100)));
+        assert!(has_reported(&node, Some(at(100))));
+        assert!(!has_reported(&node, Some(at(101))));
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -18,10 +19,11 @@ use super::layout::Layout;
 use super::options::{NodeOptions, Options};
 use super::pki::Subject;
 use super::process::{Components, helper};
+use super::ready::{self, Awaited};
 use super::registry::{self, RegistryKind};
 use super::state::{ClusterState, NodeState};
 use super::supervise::{self, Forwards};
-use super::{Cluster, kubeconfig, kubelet, netns, node, ready, reaper};
+use super::{Cluster, kubeconfig, kubelet, netns, node, reaper};
 use crate::binaries;
 use crate::preflight::{self, Needs};
 use crate::progress::Progress;
@@ -101,8 +103,8 @@ impl Cluster {
         let mut joined = Vec::new();
         while let Some(booted) = boots.join_next().await {
             let node = booted.map_err(|e| Error::Worker(e.to_string()))??;
-            node::join(site, state, &node)?;
-            joined.push(node);
+            let since = node::join(site, state, &node)?;
+            joined.push((node, since));
         }
         self.finish(&client, &joined, clock).await
     }
@@ -111,14 +113,20 @@ impl Cluster {
     pub(super) async fn finish(
         &self,
         client: &Client,
-        joined: &[NodeState],
+        joined: &[(NodeState, Option<Timestamp>)],
         clock: &Clock<'_>,
     ) -> Result<()> {
-        let names: Vec<String> = joined.iter().map(|node| node.name.clone()).collect();
-        ready::nodes(&self.site.layout, client, &names).await?;
+        let awaited: Vec<Awaited> = joined
+            .iter()
+            .map(|(node, since)| Awaited {
+                name: node.name.clone(),
+                since: *since,
+            })
+            .collect();
+        ready::nodes(&self.site.layout, client, &awaited).await?;
         ready::service_account(&self.site.layout, client).await?;
         let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
-        for node in joined {
+        for (node, _) in joined {
             let labels = kubelet::labels_for_others(node);
             if !labels.is_empty() {
                 let patch = json!({"metadata": {"labels": labels}});
@@ -126,12 +134,9 @@ impl Cluster {
                     .await?;
             }
         }
-        clock.line(&format!(
-            "{} {} ready: {}",
-            joined.len(),
-            if joined.len() == 1 { "node" } else { "nodes" },
-            names.join(", ")
-        ));
+        let names: Vec<&str> = awaited.iter().map(|node| node.name.as_str()).collect();
+        let noun = if names.len() == 1 { "node" } else { "nodes" };
+        clock.line(&format!("{} {noun} ready: {}", names.len(), names.join(", ")));
         Ok(())
     }
 
