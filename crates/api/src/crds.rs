@@ -7,5 +7,9 @@ use crate::{ImageCache, ImageCacheRevision, NodeImageCache};
 
 /// Every definition, in the order in which they are installed.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![ImageCache::crd(), ImageCacheRevision::crd(), NodeImageCache::crd()]
+    vec![
+        ImageCache::crd(),
+        ImageCacheRevision::crd(),
+        NodeImageCache::crd(),
+    ]
 }

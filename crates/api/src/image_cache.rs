@@ -150,7 +150,10 @@ pub enum Puller {
 #[serde(rename_all = "camelCase")]
 pub struct PullSecret {
     /// Name of the secret.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub name: String,
 }
 
@@ -201,7 +204,10 @@ pub struct RolloutSpec {
 
 impl Default for RolloutSpec {
     fn default() -> Self {
-        Self { max_concurrent_nodes: default_max_concurrent_nodes(), images_per_node: default_images_per_node() }
+        Self {
+            max_concurrent_nodes: default_max_concurrent_nodes(),
+            images_per_node: default_images_per_node(),
+        }
     }
 }
 
@@ -223,7 +229,10 @@ pub struct TimeoutsSpec {
 
 impl Default for TimeoutsSpec {
     fn default() -> Self {
-        Self { attempt: default_attempt(), overall: default_overall() }
+        Self {
+            attempt: default_attempt(),
+            overall: default_overall(),
+        }
     }
 }
 
@@ -246,12 +255,17 @@ pub struct RetrySpec {
 
 impl Default for RetrySpec {
     fn default() -> Self {
-        Self { initial_delay: default_initial_delay(), max_delay: default_max_delay() }
+        Self {
+            initial_delay: default_initial_delay(),
+            max_delay: default_max_delay(),
+        }
     }
 }
 
 /// What happens on nodes to images that leave the cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Removal {
     /// Nothing.
     #[default]

@@ -20,8 +20,18 @@ use crate::names;
     shortname = "nic",
     category = "larder",
     doc = "A NodeImageCache, named like its node, says which revisions of which caches the node should hold, and what it holds. Written by Larder alone.",
-    printcolumn(name = "Caches", type_ = "string", json_path = ".status.kubelet.summary.caches", description = "Caches whole on the node, of those assigned"),
-    printcolumn(name = "Not Ready", type_ = "integer", json_path = ".status.kubelet.summary.notReady", description = "Images that the node should hold and does not"),
+    printcolumn(
+        name = "Caches",
+        type_ = "string",
+        json_path = ".status.kubelet.summary.caches",
+        description = "Caches whole on the node, of those assigned"
+    ),
+    printcolumn(
+        name = "Not Ready",
+        type_ = "integer",
+        json_path = ".status.kubelet.summary.notReady",
+        description = "Images that the node should hold and does not"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -260,7 +270,9 @@ pub struct ImageOnNode {
 }
 
 /// State of one image on a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum ImageState {
     /// It failed; it is repeated after a delay.
     Failed,

@@ -20,7 +20,11 @@ use crate::image_cache::PullSecret;
     category = "larder",
     doc = "An ImageCacheRevision is the exact list of images, by digest, that an ImageCache meant at one moment.",
     printcolumn(name = "Number", type_ = "integer", json_path = ".number"),
-    printcolumn(name = "Cache", type_ = "string", json_path = ".metadata.ownerReferences[0].name"),
+    printcolumn(
+        name = "Cache",
+        type_ = "string",
+        json_path = ".metadata.ownerReferences[0].name"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

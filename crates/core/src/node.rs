@@ -60,7 +60,9 @@ pub fn decide(
     let pulls = pull::decide(&input);
     let mut caches = pulls.caches;
     for claim in input.claims.iter().filter(|c| c.claim.desired == Desired::Absent) {
-        let previous = input.previous.and_then(|p| p.caches.iter().find(|o| o.uid == claim.claim.uid));
+        let previous = input
+            .previous
+            .and_then(|p| p.caches.iter().find(|o| o.uid == claim.claim.uid));
         caches.extend(previous.cloned());
     }
     let claims: Vec<_> = input.claims.iter().map(|c| c.claim.clone()).collect();
@@ -131,7 +133,10 @@ fn worth_writing(
 ) -> Write {
     let empty = PullerStatus::default();
     let previous = input.previous.unwrap_or(&empty);
-    let same = PullerStatus { observed_generation: previous.observed_generation, ..next.clone() } == *previous;
+    let same = PullerStatus {
+        observed_generation: previous.observed_generation,
+        ..next.clone()
+    } == *previous;
     if same {
         // A newer generation that changes nothing here is not worth a write.
         return Write::No;
@@ -140,21 +145,44 @@ fn worth_writing(
     if deletes || milestones(previous) != milestones(next) {
         return Write::Now;
     }
-    let begun = input.claims.iter().map(|c| c.claim.assigned_at.0).max().unwrap_or(input.now);
+    let begun = input
+        .claims
+        .iter()
+        .map(|c| c.claim.assigned_at.0)
+        .max()
+        .unwrap_or(input.now);
     let at = saturating(begun, FIRST_PROGRESS).max(written_at.map_or(begun, |w| saturating(w, PROGRESS)));
-    if at <= input.now { Write::Now } else { Write::At(at) }
+    if at <= input.now {
+        Write::Now
+    } else {
+        Write::At(at)
+    }
 }
 
 /// What is reported at once: everything but waiting images and counts.
 fn milestones(status: &PullerStatus) -> (BTreeSet<String>, BTreeSet<String>) {
     let caches = status.caches.iter().filter_map(|c| {
         // An entry that says no more than "begun" is no news.
-        let begun = matches!(c.state, NodeState::Pulling | NodeState::Waiting | NodeState::Purging);
+        let begun = matches!(
+            c.state,
+            NodeState::Pulling | NodeState::Waiting | NodeState::Purging
+        );
         let quiet = begun && c.reason.is_none() && c.removal_error.is_empty();
-        let state = if quiet { None } else { Some((c.state, c.reason, &c.message, &c.checked_at)) };
+        let state = if quiet {
+            None
+        } else {
+            Some((c.state, c.reason, &c.message, &c.checked_at))
+        };
         let say = state.is_some() || !c.held.is_empty() || !c.removed_revisions.is_empty();
         say.then(|| {
-            let parts = (&c.uid, state, &c.held, &c.removed_revisions, &c.removal_error, &c.removal_error_at);
+            let parts = (
+                &c.uid,
+                state,
+                &c.held,
+                &c.removed_revisions,
+                &c.removal_error,
+                &c.removal_error_at,
+            );
             format!("{parts:?}")
         })
     });

@@ -87,7 +87,11 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
     for (cache, newest) in &snapshot.caches {
         plan_cache(snapshot, &nodes, cache, *newest, &mut claims, &mut plan);
     }
-    let alive: BTreeSet<&str> = snapshot.caches.iter().filter_map(|(c, _)| c.metadata.uid.as_deref()).collect();
+    let alive: BTreeSet<&str> = snapshot
+        .caches
+        .iter()
+        .filter_map(|(c, _)| c.metadata.uid.as_deref())
+        .collect();
     for node in &nodes {
         let object = snapshot.objects.get(node.name.as_str()).copied();
         let mut wanted = claims.remove(node.name.as_str()).unwrap_or_default();
@@ -99,16 +103,30 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
             continue;
         }
         let before: &[CacheClaim] = object.map_or(&[], |o| &o.spec.caches);
-        wanted.extend(before.iter().filter(|c| !alive.contains(c.uid.as_str())).filter_map(|c| outlive(snapshot, object, c)));
+        wanted.extend(
+            before
+                .iter()
+                .filter(|c| !alive.contains(c.uid.as_str()))
+                .filter_map(|c| outlive(snapshot, object, c)),
+        );
         inherit(snapshot, before, &mut wanted);
         wanted.sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
-        let spec = NodeImageCacheSpec { node_uid: node.uid.clone(), caches: wanted };
+        let spec = NodeImageCacheSpec {
+            node_uid: node.uid.clone(),
+            caches: wanted,
+        };
         match object {
             None if spec.caches.is_empty() => {}
-            None => plan.actions.push(NodeAction::Create { node: node.name.clone(), spec }),
+            None => plan.actions.push(NodeAction::Create {
+                node: node.name.clone(),
+                spec,
+            }),
             Some(object) if spec.caches.is_empty() => plan.actions.extend(delete(&node.name, object)),
             Some(object) if object.spec == spec => {}
-            Some(_) => plan.actions.push(NodeAction::Update { node: node.name.clone(), spec }),
+            Some(_) => plan.actions.push(NodeAction::Update {
+                node: node.name.clone(),
+                spec,
+            }),
         }
     }
     let known: BTreeSet<&str> = nodes.iter().map(|n| n.name.as_str()).collect();
@@ -147,10 +165,18 @@ enum Intent {
 }
 
 fn intent(cache: &ImageCache) -> Intent {
-    let purge_in_force =
-        cache.status.as_ref().and_then(|s| s.last_purge.as_ref()).is_some_and(|purge| purge.in_force);
+    let purge_in_force = cache
+        .status
+        .as_ref()
+        .and_then(|s| s.last_purge.as_ref())
+        .is_some_and(|purge| purge.in_force);
     if cache.metadata.deletion_timestamp.is_some() {
-        let cleans = cache.metadata.finalizers.iter().flatten().any(|f| f == CLEANUP_FINALIZER);
+        let cleans = cache
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|f| f == CLEANUP_FINALIZER);
         return if cleans && cache.spec.removal != Removal::Retain {
             Intent::Leave(cache.spec.removal)
         } else {
@@ -161,7 +187,11 @@ fn intent(cache: &ImageCache) -> Intent {
         // Asked for by hand: it removes what Larder pulled also where leaving images are retained.
         return Intent::Purge(cache.spec.removal.max(Removal::Purge));
     }
-    if cache.spec.suspend { Intent::Rest } else { Intent::Hold }
+    if cache.spec.suspend {
+        Intent::Rest
+    } else {
+        Intent::Hold
+    }
 }
 
 fn plan_cache<'n>(
@@ -180,7 +210,11 @@ fn plan_cache<'n>(
     let places: Vec<Place<'_>> = nodes
         .iter()
         .map(|node| {
-            let object = snapshot.objects.get(node.name.as_str()).copied().filter(|o| o.spec.node_uid == node.uid);
+            let object = snapshot
+                .objects
+                .get(node.name.as_str())
+                .copied()
+                .filter(|o| o.spec.node_uid == node.uid);
             Place {
                 eligibility: eligibility(&cache.spec.nodes, node),
                 claim: object.and_then(|o| o.spec.caches.iter().find(|c| c.uid == uid)),
@@ -189,7 +223,10 @@ fn plan_cache<'n>(
         })
         .collect();
 
-    let workable = places.iter().filter(|p| p.eligibility == Eligibility::Workable).count();
+    let workable = places
+        .iter()
+        .filter(|p| p.eligibility == Eligibility::Workable)
+        .count();
     let limit = slot_limit(&cache.spec.rollout.max_concurrent_nodes, workable);
     let mut in_use = 0;
     for place in &places {
@@ -206,7 +243,9 @@ fn plan_cache<'n>(
         let next = match (intent, place.eligibility) {
             (Intent::Drop, _) => None,
             (Intent::Leave(removal), _) => place.absent(snapshot, removal, true),
-            (Intent::Purge(removal), _) => place.absent(snapshot, removal, place.eligibility == Eligibility::NotMatching),
+            (Intent::Purge(removal), _) => {
+                place.absent(snapshot, removal, place.eligibility == Eligibility::NotMatching)
+            }
             (_, Eligibility::NotMatching) if cache.spec.removal == Removal::Retain => None,
             (_, Eligibility::NotMatching) => place.absent(snapshot, cache.spec.removal, true),
             (Intent::Rest, _) => place.claim.cloned(),
@@ -244,7 +283,9 @@ struct Place<'a> {
 impl Place<'_> {
     /// Until when this node holds a rollout slot for the newest revision, if it is the one it is assigned.
     fn slot_until(&self, newest: Option<&str>, overall: SignedDuration) -> Option<Timestamp> {
-        let claim = self.claim.filter(|c| c.desired == Desired::Present && Some(c.revision.as_str()) == newest)?;
+        let claim = self
+            .claim
+            .filter(|c| c.desired == Desired::Present && Some(c.revision.as_str()) == newest)?;
         if self.eligibility == Eligibility::Unreachable {
             return None;
         }
@@ -257,11 +298,18 @@ impl Place<'_> {
 
     /// Whether assigning the newest revision now would take a slot.
     fn takes_slot(&self, newest: Option<&str>) -> bool {
-        let moves = self.claim.is_some_and(|c| c.desired == Desired::Present && Some(c.revision.as_str()) != newest);
+        let moves = self
+            .claim
+            .is_some_and(|c| c.desired == Desired::Present && Some(c.revision.as_str()) != newest);
         moves && self.on_node.is_some_and(|s| !s.held.is_empty())
     }
 
-    fn present(&self, snapshot: &Snapshot<'_>, cache: &ImageCache, newest: &ImageCacheRevision) -> CacheClaim {
+    fn present(
+        &self,
+        snapshot: &Snapshot<'_>,
+        cache: &ImageCache,
+        newest: &ImageCacheRevision,
+    ) -> CacheClaim {
         let name = newest.metadata.name.clone().unwrap_or_default();
         match self.claim {
             Some(claim) if claim.desired == Desired::Present && claim.revision == name => {
@@ -304,11 +352,16 @@ impl Place<'_> {
     ) -> CacheClaim {
         let mut next = claim.clone();
         next.removal = cache.spec.removal;
-        let done = self.on_node.map(|s| s.removed_revisions.as_slice()).unwrap_or_default();
+        let done = self
+            .on_node
+            .map(|s| s.removed_revisions.as_slice())
+            .unwrap_or_default();
         next.remove_revisions.retain(|r| {
             next.removal != Removal::Retain
                 && !done.contains(r)
-                && snapshot.revisions.contains_key(&(claim.namespace.as_str(), r.as_str()))
+                && snapshot
+                    .revisions
+                    .contains_key(&(claim.namespace.as_str(), r.as_str()))
         });
         if let Some(newest) = newest
             && let Some(after) = self.verify_after(cache, newest)
@@ -320,10 +373,20 @@ impl Place<'_> {
 
     /// A refresh confirms what is confirmed only by pulling: references without a digest always, others after a day.
     fn verify_after(&self, cache: &ImageCache, newest: &ImageCacheRevision) -> Option<Time> {
-        let asked = cache.status.as_ref()?.last_refresh.as_ref()?.requested_at.clone()?;
+        let asked = cache
+            .status
+            .as_ref()?
+            .last_refresh
+            .as_ref()?
+            .requested_at
+            .clone()?;
         let checked = self.on_node?.checked_at.clone()?;
         let undigested = newest.spec.spec.images.iter().any(|i| i.digest.is_none());
-        let limit = if undigested { asked.0 } else { saturating(asked.0, -CONFIRM_AFTER) };
+        let limit = if undigested {
+            asked.0
+        } else {
+            saturating(asked.0, -CONFIRM_AFTER)
+        };
         (checked.0 < limit).then_some(asked)
     }
 
@@ -335,11 +398,16 @@ impl Place<'_> {
             if done && drop_when_done {
                 return None;
             }
-            return Some(CacheClaim { removal: claim.removal.max(removal), ..claim.clone() });
+            return Some(CacheClaim {
+                removal: claim.removal.max(removal),
+                ..claim.clone()
+            });
         }
         let mut next = claim.clone();
         for held in self.on_node.map(|s| s.held.as_slice()).unwrap_or_default() {
-            let readable = snapshot.revisions.contains_key(&(claim.namespace.as_str(), held.as_str()));
+            let readable = snapshot
+                .revisions
+                .contains_key(&(claim.namespace.as_str(), held.as_str()));
             if readable && *held != claim.revision && !next.remove_revisions.contains(held) {
                 next.remove_revisions.push(held.clone());
             }
@@ -354,15 +422,27 @@ impl Place<'_> {
 }
 
 /// A claim whose cache is gone lives on only to finish a removal that it can still read.
-fn outlive(snapshot: &Snapshot<'_>, object: Option<&NodeImageCache>, claim: &CacheClaim) -> Option<CacheClaim> {
-    let done = object.and_then(|o| on_node(o, &claim.uid)).is_some_and(|s| s.state == NodeState::Purged);
-    let readable = snapshot.revisions.contains_key(&(claim.namespace.as_str(), claim.revision.as_str()));
+fn outlive(
+    snapshot: &Snapshot<'_>,
+    object: Option<&NodeImageCache>,
+    claim: &CacheClaim,
+) -> Option<CacheClaim> {
+    let done = object
+        .and_then(|o| on_node(o, &claim.uid))
+        .is_some_and(|s| s.state == NodeState::Purged);
+    let readable = snapshot
+        .revisions
+        .contains_key(&(claim.namespace.as_str(), claim.revision.as_str()));
     (claim.desired == Desired::Absent && !done && readable).then(|| claim.clone())
 }
 
 /// What a vanished claim pulled stays Larder's for those that share images with it: they inherit its `claimedAt`.
 fn inherit(snapshot: &Snapshot<'_>, before: &[CacheClaim], after: &mut [CacheClaim]) {
-    for gone in before.iter().filter(|b| !after.iter().any(|a| a.uid == b.uid)).collect::<Vec<_>>() {
+    for gone in before
+        .iter()
+        .filter(|b| !after.iter().any(|a| a.uid == b.uid))
+        .collect::<Vec<_>>()
+    {
         let theirs = references(snapshot, gone);
         for claim in after.iter_mut().filter(|c| c.claimed_at.0 > gone.claimed_at.0) {
             if !references(snapshot, claim).is_disjoint(&theirs) {
@@ -407,7 +487,11 @@ pub(crate) fn signed(duration: kube::core::Duration) -> SignedDuration {
 }
 
 pub(crate) fn saturating(at: Timestamp, by: SignedDuration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
+    at.saturating_add(by).unwrap_or(if by.is_negative() {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 pub(crate) fn earliest(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {

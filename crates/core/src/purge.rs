@@ -55,26 +55,40 @@ impl PurgeJobView {
     pub fn read(job: &Job, pods: &[&Pod]) -> Option<Self> {
         let annotation = |key: &str| job.metadata.annotations.as_ref()?.get(key).cloned();
         let created_at = job.metadata.creation_timestamp.as_ref()?.0;
-        let pod = pods.iter().max_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0));
+        let pod = pods
+            .iter()
+            .max_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0));
         let status = pod.and_then(|p| p.status.as_ref());
         let container = status.and_then(|s| s.container_statuses.as_ref()?.first());
         let state = container.and_then(|c| c.state.as_ref());
         let ended = state.and_then(|s| s.terminated.as_ref());
         let words = ended.and_then(|t| t.message.as_deref()).unwrap_or_default();
-        let report = ended.filter(|t| t.exit_code == 0).and_then(|_| serde_json::from_str(words).ok());
-        let failed_job = job.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| {
-            c.type_ == "Failed" && c.status == "True"
-        });
+        let report = ended
+            .filter(|t| t.exit_code == 0)
+            .and_then(|_| serde_json::from_str(words).ok());
+        let failed_job = job
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten())
+            .find(|c| c.type_ == "Failed" && c.status == "True");
         let over = ended.is_some() || failed_job.is_some();
         let error = if report.is_some() {
             None
         } else if let Some(ended) = ended {
             let reason = ended.reason.as_deref().unwrap_or("Error");
-            Some(format!("the purge pod ended with {} ({reason}): {}", ended.exit_code, error_words(words)))
+            Some(format!(
+                "the purge pod ended with {} ({reason}): {}",
+                ended.exit_code,
+                error_words(words)
+            ))
         } else if let Some(pod) = pod {
-            let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.message.clone());
+            let waiting = state
+                .and_then(|s| s.waiting.as_ref())
+                .and_then(|w| w.message.clone());
             let view = read_pod(pod, 0, created_at);
-            waiting.or(view.blocked.map(|(_, m)| m)).or(Some(view.message).filter(|m| !m.is_empty()))
+            waiting
+                .or(view.blocked.map(|(_, m)| m))
+                .or(Some(view.message).filter(|m| !m.is_empty()))
         } else {
             failed_job.and_then(|c| c.message.clone())
         };
@@ -163,13 +177,19 @@ pub fn decide(input: &PurgeInput<'_>) -> PurgeDecision {
     let mut used = BTreeSet::new();
     for claim in input.claims {
         let current = input.on_node.iter().find(|o| o.uid == claim.uid);
-        let Some(entries) = due(input, claim, current) else { continue };
+        let Some(entries) = due(input, claim, current) else {
+            continue;
+        };
         let mut next = current.cloned().unwrap_or_default();
         next.namespace.clone_from(&claim.namespace);
         next.name.clone_from(&claim.name);
         next.uid.clone_from(&claim.uid);
         if claim.desired == Desired::Absent && next.state != NodeState::Purging {
-            next = CacheOnNode { state: NodeState::Purging, since: Some(Time(input.now)), ..next };
+            next = CacheOnNode {
+                state: NodeState::Purging,
+                since: Some(Time(input.now)),
+                ..next
+            };
             (next.reason, next.ready, next.skipped, next.bytes) = (None, 0, 0, 0);
             next.message.clear();
             next.revision.clone_from(&claim.revision);
@@ -181,7 +201,11 @@ pub fn decide(input: &PurgeInput<'_>) -> PurgeDecision {
         }
         carry_out(input, claim, &entries, next, &mut used, &mut decision);
     }
-    for job in input.jobs.iter().filter(|j| !j.deleting && !used.contains(&j.key)) {
+    for job in input
+        .jobs
+        .iter()
+        .filter(|j| !j.deleting && !used.contains(&j.key))
+    {
         if !decision.delete.contains(&job.key) {
             decision.delete.push(job.key.clone());
         }
@@ -211,17 +235,21 @@ fn due(input: &PurgeInput<'_>, claim: &CacheClaim, current: Option<&CacheOnNode>
     }
     let mut entries: BTreeMap<(&str, Option<&str>), PurgeEntry> = BTreeMap::new();
     for name in names {
-        let Some(revision) = input.revisions.get(&(claim.namespace.as_str(), name)) else { continue };
+        let Some(revision) = input.revisions.get(&(claim.namespace.as_str(), name)) else {
+            continue;
+        };
         for image in &revision.spec.spec.images {
             if keeps(input, &image.image, image.digest.as_deref()) {
                 continue;
             }
-            entries.entry((&image.image, image.digest.as_deref())).or_insert_with(|| PurgeEntry {
-                reference: image.image.clone(),
-                digest: image.digest.clone(),
-                claimed_at: claim.claimed_at.0,
-                all: claim.removal == Removal::PurgeAll,
-            });
+            entries
+                .entry((&image.image, image.digest.as_deref()))
+                .or_insert_with(|| PurgeEntry {
+                    reference: image.image.clone(),
+                    digest: image.digest.clone(),
+                    claimed_at: claim.claimed_at.0,
+                    all: claim.removal == Removal::PurgeAll,
+                });
         }
     }
     Some(entries.into_values().collect())
@@ -230,20 +258,36 @@ fn due(input: &PurgeInput<'_>, claim: &CacheClaim, current: Option<&CacheOnNode>
 /// Whether some claim on the node wants this image. Another digest under a wanted name is kept for as long as the
 /// wanted one has not arrived.
 fn keeps(input: &PurgeInput<'_>, reference: &str, digest: Option<&str>) -> bool {
-    input.claims.iter().filter(|c| c.desired == Desired::Present).any(|claim| {
-        let Some(revision) = input.revisions.get(&(claim.namespace.as_str(), claim.revision.as_str())) else {
-            // What an unreadable revision wants is unknown: nothing it may want is removed.
-            return true;
-        };
-        revision.spec.spec.images.iter().filter(|i| i.image == reference).any(|i| {
-            let cache = format!("{}/{}", claim.namespace, claim.name);
-            let arrived = !input.not_ready.iter().any(|n| n.cache == cache && n.image == reference);
-            match (i.digest.as_deref(), digest) {
-                (Some(wanted), Some(other)) if wanted != other => !arrived,
-                _ => true,
-            }
+    input
+        .claims
+        .iter()
+        .filter(|c| c.desired == Desired::Present)
+        .any(|claim| {
+            let Some(revision) = input
+                .revisions
+                .get(&(claim.namespace.as_str(), claim.revision.as_str()))
+            else {
+                // What an unreadable revision wants is unknown: nothing it may want is removed.
+                return true;
+            };
+            revision
+                .spec
+                .spec
+                .images
+                .iter()
+                .filter(|i| i.image == reference)
+                .any(|i| {
+                    let cache = format!("{}/{}", claim.namespace, claim.name);
+                    let arrived = !input
+                        .not_ready
+                        .iter()
+                        .any(|n| n.cache == cache && n.image == reference);
+                    match (i.digest.as_deref(), digest) {
+                        (Some(wanted), Some(other)) if wanted != other => !arrived,
+                        _ => true,
+                    }
+                })
         })
-    })
 }
 
 fn carry_out(
@@ -258,7 +302,10 @@ fn carry_out(
     let mut sum = PurgeReport::default();
     for (i, chunk) in entries.chunks(MAX_ENTRIES).enumerate() {
         let part = format!("{work}-{i}");
-        let job = input.jobs.iter().find(|j| j.work == part && j.node_uid == input.node_uid);
+        let job = input
+            .jobs
+            .iter()
+            .find(|j| j.work == part && j.node_uid == input.node_uid);
         if let Some(job) = job {
             used.insert(job.key.clone());
         }
@@ -281,10 +328,22 @@ fn carry_out(
         }
     }
     // Every part has reported.
-    used.retain(|key| !input.jobs.iter().any(|j| j.key == *key && j.work.starts_with(&work)));
+    used.retain(|key| {
+        !input
+            .jobs
+            .iter()
+            .any(|j| j.key == *key && j.work.starts_with(&work))
+    });
     if sum.failed > 0 {
-        let words = sum.outcomes.first().map(|o| format!(": {}: {}", o.reference, o.message)).unwrap_or_default();
-        next.removal_error = shorten(&redact(&format!("{} could not be removed{words}", sum.failed)), 256);
+        let words = sum
+            .outcomes
+            .first()
+            .map(|o| format!(": {}: {}", o.reference, o.message))
+            .unwrap_or_default();
+        next.removal_error = shorten(
+            &redact(&format!("{} could not be removed{words}", sum.failed)),
+            256,
+        );
         next.removal_error_at = Some(Time(input.now));
         decision.wake_at = earliest(decision.wake_at, saturating(input.now, RETRY_AFTER));
         decision.caches.push(next);
@@ -325,8 +384,10 @@ fn wait(input: &PurgeInput<'_>, job: &PurgeJobView, next: &mut CacheOnNode, deci
     let end_by = saturating(job.created_at, END_WITHIN);
     let late = (!job.begun && input.now >= begin_by) || input.now >= end_by;
     if job.over || (late && input.node_ready) {
-        next.removal_error =
-            job.error.clone().unwrap_or_else(|| "the purge pod did not start or end in time".to_owned());
+        next.removal_error = job
+            .error
+            .clone()
+            .unwrap_or_else(|| "the purge pod did not start or end in time".to_owned());
         next.removal_error_at = Some(Time(input.now));
         decision.delete.push(job.key.clone());
         decision.wake_at = earliest(decision.wake_at, saturating(input.now, RETRY_AFTER));
@@ -366,7 +427,11 @@ fn begin(
 }
 
 fn hash(input: &PurgeInput<'_>, claim: &CacheClaim, entries: &[PurgeEntry]) -> String {
-    let mut parts = vec![input.node_uid.to_owned(), claim.uid.clone(), claim.assigned_at.0.to_string()];
+    let mut parts = vec![
+        input.node_uid.to_owned(),
+        claim.uid.clone(),
+        claim.assigned_at.0.to_string(),
+    ];
     for entry in entries {
         parts.push(entry.reference.clone());
         parts.push(entry.digest.clone().unwrap_or_default());

@@ -78,18 +78,29 @@ pub fn read(cache: &ImageCache, images_hash: &str, now: Timestamp) -> Requests {
 }
 
 fn by_interval(cache: &ImageCache, requests: &mut Requests, now: Timestamp) {
-    let Some(refresh) = &cache.spec.refresh else { return };
+    let Some(refresh) = &cache.spec.refresh else {
+        return;
+    };
     let purged = requests.last_purge.as_ref().is_some_and(|p| p.in_force);
-    let running = requests.last_refresh.as_ref().is_some_and(|r| r.finished_at.is_none());
+    let running = requests
+        .last_refresh
+        .as_ref()
+        .is_some_and(|r| r.finished_at.is_none());
     if cache.spec.suspend || purged || running || requests.accepted {
         return;
     }
     let interval = signed(refresh.interval);
-    let last = requests.last_refresh.as_ref().and_then(|r| r.requested_at.as_ref());
-    let Some(base) = last.or(cache.metadata.creation_timestamp.as_ref()) else { return };
+    let last = requests
+        .last_refresh
+        .as_ref()
+        .and_then(|r| r.requested_at.as_ref());
+    let Some(base) = last.or(cache.metadata.creation_timestamp.as_ref()) else {
+        return;
+    };
     // Up to a tenth earlier, the same for one cache each time: caches made together do not refresh together.
     let seed = backoff::seed(&[cache.metadata.uid.as_deref().unwrap_or_default()]);
-    let early = SignedDuration::from_millis((interval.as_millis() / 10 * i128::from(seed % 1000) / 1000) as i64);
+    let early =
+        SignedDuration::from_millis((interval.as_millis() / 10 * i128::from(seed % 1000) / 1000) as i64);
     let due = saturating(base.0, interval - early);
     if now < due {
         requests.wake_at = Some(due);
@@ -100,7 +111,9 @@ fn by_interval(cache: &ImageCache, requests: &mut Requests, now: Timestamp) {
 
 fn asked(cache: &ImageCache, keys: &[&str]) -> BTreeMap<String, String> {
     let all = cache.metadata.annotations.as_ref();
-    keys.iter().filter_map(|k| Some(((*k).to_owned(), all?.get(*k)?.clone()))).collect()
+    keys.iter()
+        .filter_map(|k| Some(((*k).to_owned(), all?.get(*k)?.clone())))
+        .collect()
 }
 
 /// The first of the values that says something, else the moment.
@@ -111,7 +124,12 @@ fn token(asked: &BTreeMap<String, String>, now: Timestamp) -> String {
 }
 
 fn begin(token: String, trigger: RefreshTrigger, now: Timestamp) -> RefreshStatus {
-    RefreshStatus { token, trigger, requested_at: Some(Time(now)), ..RefreshStatus::default() }
+    RefreshStatus {
+        token,
+        trigger,
+        requested_at: Some(Time(now)),
+        ..RefreshStatus::default()
+    }
 }
 
 fn supersede(refresh: Option<&mut RefreshStatus>, now: Timestamp) {

@@ -49,12 +49,22 @@ pub fn revise(cache: &str, uid: &str, next: ImageCacheRevisionSpec, all: &[&Imag
     if let Some(newest) = newest
         && revision::same_identity(&newest.spec.spec, &next)
     {
-        return Revise::Keep { name: name_of(newest) };
+        return Revise::Keep {
+            name: name_of(newest),
+        };
     }
     let number = ours.iter().map(|r| r.spec.number).max().unwrap_or(0) + 1;
     let alive = |r: &&&ImageCacheRevision| r.metadata.deletion_timestamp.is_none();
-    if let Some(old) = ours.iter().filter(alive).find(|r| revision::same_identity(&r.spec.spec, &next)) {
-        return Revise::Raise { name: name_of(old), number, changed };
+    if let Some(old) = ours
+        .iter()
+        .filter(alive)
+        .find(|r| revision::same_identity(&r.spec.spec, &next))
+    {
+        return Revise::Raise {
+            name: name_of(old),
+            number,
+            changed,
+        };
     }
     let hash = revision::hash(&next);
     let taken = |name: &str| all.iter().any(|r| r.metadata.name.as_deref() == Some(name));
@@ -62,7 +72,12 @@ pub fn revise(cache: &str, uid: &str, next: ImageCacheRevisionSpec, all: &[&Imag
     while taken(&revision::name(cache, &hash, collision)) {
         collision += 1;
     }
-    Revise::Create { name: revision::name(cache, &hash, collision), number, spec: next, changed }
+    Revise::Create {
+        name: revision::name(cache, &hash, collision),
+        number,
+        spec: next,
+        changed,
+    }
 }
 
 /// What is known of each wanted image without asking anybody: what its own digest says, and, unless `afresh`, what the
@@ -94,12 +109,21 @@ pub fn known(
 /// What a reference says by itself: its digest, if it has one.
 pub fn by_itself(reference: &ImageRef) -> Resolved {
     // Until an anonymous request says otherwise an image counts as private.
-    Resolved { digest: reference.digest().map(str::to_owned), platforms: Vec::new(), private: true }
+    Resolved {
+        digest: reference.digest().map(str::to_owned),
+        platforms: Vec::new(),
+        private: true,
+    }
 }
 
 /// Whether the revision belongs to the ImageCache with this UID.
 pub fn owned(revision: &ImageCacheRevision, uid: &str) -> bool {
-    revision.metadata.owner_references.iter().flatten().any(|o| o.uid == uid)
+    revision
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|o| o.uid == uid)
 }
 
 fn name_of(revision: &ImageCacheRevision) -> String {
@@ -119,11 +143,17 @@ mod tests {
             digest: Some(digest.into()),
             ..RevisionImage::default()
         };
-        ImageCacheRevisionSpec { images: vec![image], pull_secrets: vec![] }
+        ImageCacheRevisionSpec {
+            images: vec![image],
+            pull_secrets: vec![],
+        }
     }
 
     fn object(name: &str, uid: &str, number: i64, spec: ImageCacheRevisionSpec) -> ImageCacheRevision {
-        let owner = OwnerReference { uid: uid.into(), ..OwnerReference::default() };
+        let owner = OwnerReference {
+            uid: uid.into(),
+            ..OwnerReference::default()
+        };
         ImageCacheRevision {
             metadata: ObjectMeta {
                 name: Some(name.into()),
@@ -136,34 +166,59 @@ mod tests {
 
     #[test]
     fn to_b_and_back_to_a_ends_on_the_revision_of_a() {
-        let Revise::Create { name: a, number: 1, changed: 0, .. } = revise("web", "u", content("sha256:a"), &[]) else {
+        let Revise::Create {
+            name: a,
+            number: 1,
+            changed: 0,
+            ..
+        } = revise("web", "u", content("sha256:a"), &[])
+        else {
             panic!("the first revision is created")
         };
         let first = object(&a, "u", 1, content("sha256:a"));
-        assert_eq!(revise("web", "u", content("sha256:a"), &[&first]), Revise::Keep { name: a.clone() });
-        let Revise::Create { name: b, number: 2, changed: 1, .. } =
-            revise("web", "u", content("sha256:b"), &[&first])
+        assert_eq!(
+            revise("web", "u", content("sha256:a"), &[&first]),
+            Revise::Keep { name: a.clone() }
+        );
+        let Revise::Create {
+            name: b,
+            number: 2,
+            changed: 1,
+            ..
+        } = revise("web", "u", content("sha256:b"), &[&first])
         else {
             panic!("the second revision is created")
         };
         let second = object(&b, "u", 2, content("sha256:b"));
         assert_eq!(
             revise("web", "u", content("sha256:a"), &[&first, &second]),
-            Revise::Raise { name: a, number: 3, changed: 1 }
+            Revise::Raise {
+                name: a,
+                number: 3,
+                changed: 1
+            }
         );
     }
 
     #[test]
     fn a_name_that_is_taken_is_passed_over() {
-        let Revise::Create { name, .. } = revise("web", "u", content("sha256:a"), &[]) else { unreachable!() };
+        let Revise::Create { name, .. } = revise("web", "u", content("sha256:a"), &[]) else {
+            unreachable!()
+        };
         let others = object(&name, "someone else", 7, content("sha256:a"));
-        let Revise::Create { name: second, number, .. } = revise("web", "u", content("sha256:a"), &[&others]) else {
+        let Revise::Create {
+            name: second, number, ..
+        } = revise("web", "u", content("sha256:a"), &[&others])
+        else {
             panic!("a revision of another owner is not ours to use")
         };
         assert_eq!((second, number), (format!("{name}-1"), 1));
         let mut going = object(&name, "u", 7, content("sha256:a"));
         going.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
-        let Revise::Create { name: second, number, .. } = revise("web", "u", content("sha256:a"), &[&going]) else {
+        let Revise::Create {
+            name: second, number, ..
+        } = revise("web", "u", content("sha256:a"), &[&going])
+        else {
             panic!("a revision that is being deleted is not used again")
         };
         assert_eq!((second, number), (format!("{name}-1"), 8));

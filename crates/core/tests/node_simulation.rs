@@ -112,7 +112,11 @@ impl Node {
         };
         spec.rollout.images_per_node = LIMIT;
         self.caches.push(ImageCache {
-            metadata: ObjectMeta { uid: Some(cache.into()), name: Some(cache.into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                uid: Some(cache.into()),
+                name: Some(cache.into()),
+                ..ObjectMeta::default()
+            },
             spec,
             status: None,
         });
@@ -136,7 +140,11 @@ impl Node {
             .iter()
             .map(|r| (("ns", r.metadata.name.as_deref().unwrap()), r))
             .collect();
-        let find = |name: &str| self.revisions.iter().find(|r| r.metadata.name.as_deref() == Some(name));
+        let find = |name: &str| {
+            self.revisions
+                .iter()
+                .find(|r| r.metadata.name.as_deref() == Some(name))
+        };
         let input = PullInput {
             now: self.now,
             node: Some(&self.facts),
@@ -147,7 +155,10 @@ impl Node {
                 .iter()
                 .map(|claim| ClaimInput {
                     claim,
-                    cache: self.caches.iter().find(|c| c.metadata.uid.as_deref() == Some(&claim.uid)),
+                    cache: self
+                        .caches
+                        .iter()
+                        .find(|c| c.metadata.uid.as_deref() == Some(&claim.uid)),
                     revision: find(&claim.revision),
                     eligibility: Eligibility::Workable,
                 })
@@ -161,7 +172,12 @@ impl Node {
             revisions: &revisions,
             removing: false,
         };
-        decide(input, 1, self.purges.values().map(|(view, _)| view.clone()).collect(), None)
+        decide(
+            input,
+            1,
+            self.purges.values().map(|(view, _)| view.clone()).collect(),
+            None,
+        )
     }
 
     /// Carries the decision out; `crash` stops after the status has been written.
@@ -181,12 +197,18 @@ impl Node {
         for job in &decision.pull {
             assert!(self.purges.is_empty(), "a pull begins while a removal is at work");
             let annotations = BTreeMap::from([
-                (IMAGES_ANNOTATION.to_owned(), serde_json::to_string(&job.images).unwrap()),
+                (
+                    IMAGES_ANNOTATION.to_owned(),
+                    serde_json::to_string(&job.images).unwrap(),
+                ),
                 (NODE_UID_ANNOTATION.to_owned(), job.node_uid.clone()),
                 (REVISION_ANNOTATION.to_owned(), job.revision.clone()),
                 (WORK_ANNOTATION.to_owned(), String::new()),
             ]);
-            let owner = OwnerReference { uid: job.cache_uid.clone(), ..OwnerReference::default() };
+            let owner = OwnerReference {
+                uid: job.cache_uid.clone(),
+                ..OwnerReference::default()
+            };
             let metadata = ObjectMeta {
                 name: Some(job.name.clone()),
                 namespace: Some(job.namespace.clone()),
@@ -197,7 +219,10 @@ impl Node {
                 ..ObjectMeta::default()
             };
             let pod = Pod {
-                metadata: ObjectMeta { creation_timestamp: Some(Time(self.now)), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    creation_timestamp: Some(Time(self.now)),
+                    ..ObjectMeta::default()
+                },
                 status: Some(PodStatus {
                     phase: Some("Pending".into()),
                     start_time: Some(Time(self.now)),
@@ -216,8 +241,16 @@ impl Node {
                 }),
                 ..Pod::default()
             };
-            let job_object = Job { metadata, ..Job::default() };
-            assert!(self.jobs.insert(job.name.clone(), (job_object, Some(pod))).is_none(), "the same Job twice");
+            let job_object = Job {
+                metadata,
+                ..Job::default()
+            };
+            assert!(
+                self.jobs
+                    .insert(job.name.clone(), (job_object, Some(pod)))
+                    .is_none(),
+                "the same Job twice"
+            );
         }
         for job in &decision.purge {
             let view = PurgeJobView {
@@ -244,8 +277,10 @@ impl Node {
     /// The kubelet moves one step: each pod works on its first container that is not done.
     fn kubelet(&mut self) {
         for (_, pod) in self.jobs.values_mut() {
-            let Some(statuses) =
-                pod.as_mut().and_then(|p| p.status.as_mut()).and_then(|s| s.container_statuses.as_mut())
+            let Some(statuses) = pod
+                .as_mut()
+                .and_then(|p| p.status.as_mut())
+                .and_then(|s| s.container_statuses.as_mut())
             else {
                 continue;
             };
@@ -305,7 +340,14 @@ impl Node {
     }
 
     fn state(&self, cache: &str) -> (NodeState, i32, i32) {
-        let on_node = self.status.as_ref().unwrap().caches.iter().find(|c| c.uid == cache).unwrap();
+        let on_node = self
+            .status
+            .as_ref()
+            .unwrap()
+            .caches
+            .iter()
+            .find(|c| c.uid == cache)
+            .unwrap();
         (on_node.state, on_node.ready, on_node.total)
     }
 }
@@ -336,11 +378,18 @@ fn a_bad_image_is_told_at_once_and_holds_up_nobody() {
     node.claim("c", "r", Removal::Retain);
     node.run(6);
     let told = node.status.clone().unwrap();
-    let failed: Vec<_> = told.images.iter().filter(|i| i.state == ImageState::Failed).collect();
+    let failed: Vec<_> = told
+        .images
+        .iter()
+        .filter(|i| i.state == ImageState::Failed)
+        .collect();
     assert_eq!((failed.len(), failed[0].reason), (1, Some(Reason::NotFound)));
     node.run(20);
     assert_eq!(node.state("c"), (NodeState::Failed, 9, 10));
-    assert!(node.jobs.is_empty(), "no pod is held for an image that waits for its next attempt");
+    assert!(
+        node.jobs.is_empty(),
+        "no pod is held for an image that waits for its next attempt"
+    );
     let attempts = node.status.as_ref().unwrap().images[0].attempts;
     node.fates.insert("a.io/r3:1".into(), Fate::Fine);
     node.run(200);
@@ -368,11 +417,18 @@ fn a_refused_pod_is_the_caches_failure_and_heals() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 2));
     node.claim("c", "r", Removal::Retain);
-    let rejection = Rejection { message: "exceeded quota".into(), at: node.now, attempts: 20 };
+    let rejection = Rejection {
+        message: "exceeded quota".into(),
+        at: node.now,
+        attempts: 20,
+    };
     node.rejections.insert("c".into(), rejection);
     node.run(30);
     let told = node.status.clone().unwrap().caches[0].clone();
-    assert_eq!((told.state, told.reason), (NodeState::Failed, Some(Reason::PodRejected)));
+    assert_eq!(
+        (told.state, told.reason),
+        (NodeState::Failed, Some(Reason::PodRejected))
+    );
     assert_eq!(told.message, "exceeded quota");
     assert!(node.jobs.is_empty());
     node.run(31);
@@ -414,7 +470,10 @@ fn images_that_left_go_once_the_new_revision_is_there() {
     node.run(10);
     assert_eq!(node.removed, ["a.io/r2:1", "a.io/r3:1"]);
     let told = node.status.clone().unwrap().caches[0].clone();
-    assert_eq!((told.removed_revisions, told.held), (vec!["old".to_owned()], vec!["new".to_owned()]));
+    assert_eq!(
+        (told.removed_revisions, told.held),
+        (vec!["old".to_owned()], vec!["new".to_owned()])
+    );
 }
 
 #[test]

@@ -9,9 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use larder_api::image_cache::{ImageEntry, Removal};
 use larder_api::image_cache_status::{ImageCacheStatus, PurgeStatus};
 use larder_api::names::CLEANUP_FINALIZER;
-use larder_api::node_image_cache::{
-    CacheOnNode, Desired, NodeImageCacheStatus, NodeState, PullerStatus,
-};
+use larder_api::node_image_cache::{CacheOnNode, Desired, NodeImageCacheStatus, NodeState, PullerStatus};
 use larder_api::revision::{ImageCacheRevisionSpec, RevisionBody, RevisionImage};
 use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec, NodeImageCache};
 use larder_core::facts::NodeFacts;
@@ -51,7 +49,10 @@ impl Cluster {
             os: "linux".into(),
             architecture: "amd64".into(),
             ready: true,
-            labels: BTreeMap::from([("pool".into(), "web".into()), ("kubernetes.io/os".into(), "linux".into())]),
+            labels: BTreeMap::from([
+                ("pool".into(), "web".into()),
+                ("kubernetes.io/os".into(), "linux".into()),
+            ]),
             ..NodeFacts::default()
         };
         self.nodes.insert(name.into(), facts);
@@ -59,7 +60,10 @@ impl Cluster {
 
     fn cache(&mut self, name: &str, removal: Removal, slots: i32) {
         let mut spec = ImageCacheSpec {
-            images: vec![ImageEntry { image: "a:1".into(), priority: 0 }],
+            images: vec![ImageEntry {
+                image: "a:1".into(),
+                priority: 0,
+            }],
             removal,
             ..ImageCacheSpec::default()
         };
@@ -112,7 +116,11 @@ impl Cluster {
         Snapshot {
             now: self.now,
             nodes: self.nodes.values().collect(),
-            caches: self.caches.iter().map(|c| (c, self.newest(c.metadata.name.as_deref().unwrap()))).collect(),
+            caches: self
+                .caches
+                .iter()
+                .map(|c| (c, self.newest(c.metadata.name.as_deref().unwrap())))
+                .collect(),
             objects: self.objects.iter().map(|(k, v)| (k.as_str(), v)).collect(),
             revisions: self
                 .revisions
@@ -144,8 +152,14 @@ impl Cluster {
 
     /// The node carries out its claims; `ok` says whether pulls succeed.
     fn work(&mut self, node: &str, ok: bool) {
-        let Some(object) = self.objects.get_mut(node) else { return };
-        if !self.nodes.get(node).is_some_and(|n| n.ready && n.uid == object.spec.node_uid) {
+        let Some(object) = self.objects.get_mut(node) else {
+            return;
+        };
+        if !self
+            .nodes
+            .get(node)
+            .is_some_and(|n| n.ready && n.uid == object.spec.node_uid)
+        {
             return;
         }
         let old = object.status.clone().and_then(|s| s.kubelet).unwrap_or_default();
@@ -154,11 +168,20 @@ impl Cluster {
             .caches
             .iter()
             .map(|claim| {
-                let mut next = old.caches.iter().find(|c| c.uid == claim.uid).cloned().unwrap_or_default();
+                let mut next = old
+                    .caches
+                    .iter()
+                    .find(|c| c.uid == claim.uid)
+                    .cloned()
+                    .unwrap_or_default();
                 next.uid.clone_from(&claim.uid);
                 next.revision.clone_from(&claim.revision);
                 if claim.desired == Desired::Absent {
-                    next = CacheOnNode { state: NodeState::Purged, uid: claim.uid.clone(), ..CacheOnNode::default() };
+                    next = CacheOnNode {
+                        state: NodeState::Purged,
+                        uid: claim.uid.clone(),
+                        ..CacheOnNode::default()
+                    };
                 } else if ok {
                     next.state = NodeState::Ready;
                     next.held.retain(|r| *r != claim.revision);
@@ -174,8 +197,14 @@ impl Cluster {
                 next
             })
             .collect();
-        let kubelet = PullerStatus { node_uid: object.spec.node_uid.clone(), caches, ..PullerStatus::default() };
-        object.status = Some(NodeImageCacheStatus { kubelet: Some(kubelet) });
+        let kubelet = PullerStatus {
+            node_uid: object.spec.node_uid.clone(),
+            caches,
+            ..PullerStatus::default()
+        };
+        object.status = Some(NodeImageCacheStatus {
+            kubelet: Some(kubelet),
+        });
     }
 
     fn settle(&mut self) {
@@ -196,21 +225,34 @@ impl Cluster {
     /// Nodes that move from a revision that they hold to the newest one.
     fn slot_holders(&self, cache: &ImageCache) -> usize {
         let uid = cache.metadata.uid.as_deref().unwrap();
-        let newest = self.newest(cache.metadata.name.as_deref().unwrap()).unwrap().metadata.name.as_deref().unwrap();
+        let newest = self
+            .newest(cache.metadata.name.as_deref().unwrap())
+            .unwrap()
+            .metadata
+            .name
+            .as_deref()
+            .unwrap();
         self.objects
             .iter()
             .filter(|(node, object)| {
-                let Some(facts) = self.nodes.get(*node).filter(|n| n.ready && n.uid == object.spec.node_uid) else {
+                let Some(facts) = self
+                    .nodes
+                    .get(*node)
+                    .filter(|n| n.ready && n.uid == object.spec.node_uid)
+                else {
                     return false;
                 };
                 let _ = facts;
-                let Some(claim) = object.spec.caches.iter().find(|c| c.uid == uid) else { return false };
+                let Some(claim) = object.spec.caches.iter().find(|c| c.uid == uid) else {
+                    return false;
+                };
                 let state = larder_core::plan::on_node(object, uid);
                 claim.desired == Desired::Present
                     && claim.revision == newest
                     && state.is_some_and(|s| {
                         !s.held.is_empty()
-                            && !(s.revision == newest && matches!(s.state, NodeState::Ready | NodeState::Failed))
+                            && !(s.revision == newest
+                                && matches!(s.state, NodeState::Ready | NodeState::Failed))
                     })
                     && self.now < claim.assigned_at.0 + SignedDuration::from_hours(2)
             })
@@ -275,7 +317,10 @@ fn happen(cluster: &mut Cluster, event: &Event, count: &mut usize) {
         Event::Recreate(n) => cluster.join(&node(*n), &count.to_string()),
         Event::Purge(c, on) => {
             cluster.caches[*c].status = Some(ImageCacheStatus {
-                last_purge: Some(PurgeStatus { in_force: *on, ..PurgeStatus::default() }),
+                last_purge: Some(PurgeStatus {
+                    in_force: *on,
+                    ..PurgeStatus::default()
+                }),
                 ..ImageCacheStatus::default()
             });
         }
@@ -310,8 +355,14 @@ fn check_step(cluster: &Cluster, before: &BTreeMap<String, NodeImageCache>, made
     // Only labels, the cache itself or another incarnation of the node end a claim.
     for (node, object) in before {
         for claim in &object.spec.caches {
-            let same_node = cluster.nodes.get(node).is_some_and(|n| n.uid == object.spec.node_uid);
-            let after = cluster.objects.get(node).and_then(|o| o.spec.caches.iter().find(|c| c.uid == claim.uid));
+            let same_node = cluster
+                .nodes
+                .get(node)
+                .is_some_and(|n| n.uid == object.spec.node_uid);
+            let after = cluster
+                .objects
+                .get(node)
+                .and_then(|o| o.spec.caches.iter().find(|c| c.uid == claim.uid));
             if same_node {
                 let after = after.expect("a claim vanished");
                 assert_eq!(after.claimed_at, claim.claimed_at);
@@ -320,7 +371,10 @@ fn check_step(cluster: &Cluster, before: &BTreeMap<String, NodeImageCache>, made
     }
     // Idempotent: the same plan again changes nothing.
     let again = plan(&cluster.snapshot());
-    let deleted = made.actions.iter().any(|a| matches!(a, NodeAction::Delete { .. }));
+    let deleted = made
+        .actions
+        .iter()
+        .any(|a| matches!(a, NodeAction::Delete { .. }));
     assert!(deleted || again.actions.is_empty(), "not idempotent: {again:?}");
 }
 
@@ -393,7 +447,12 @@ fn a_deleted_cache_that_purges_leaves_every_node_and_then_nothing() {
     cluster.settle();
     cluster.caches[0].metadata.deletion_timestamp = Some(Time(cluster.now));
     cluster.step();
-    assert!(cluster.objects.values().all(|o| o.spec.caches[0].desired == Desired::Absent));
+    assert!(
+        cluster
+            .objects
+            .values()
+            .all(|o| o.spec.caches[0].desired == Desired::Absent)
+    );
     cluster.settle();
     assert!(cluster.objects.is_empty());
 }
@@ -454,8 +513,18 @@ fn the_first_fill_takes_no_slot_and_the_second_revision_goes_one_by_one() {
 
 #[test]
 fn percentages_are_of_workable_nodes_rounded_up() {
-    for (percent, workable, slots) in [("25%", 0, 1), ("25%", 3, 1), ("25%", 5, 2), ("100%", 7, 7), ("1%", 101, 2)] {
-        assert_eq!(slot_limit(&IntOrString::String(percent.into()), workable), slots, "{percent} of {workable}");
+    for (percent, workable, slots) in [
+        ("25%", 0, 1),
+        ("25%", 3, 1),
+        ("25%", 5, 2),
+        ("100%", 7, 7),
+        ("1%", 101, 2),
+    ] {
+        assert_eq!(
+            slot_limit(&IntOrString::String(percent.into()), workable),
+            slots,
+            "{percent} of {workable}"
+        );
     }
     assert_eq!(slot_limit(&IntOrString::Int(4), 2), 4);
 }

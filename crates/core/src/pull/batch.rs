@@ -28,7 +28,10 @@ pub(super) fn batches<'a>(mut candidates: Vec<Candidate<'a>>, free: usize) -> Ve
     });
     let mut groups: BTreeMap<(bool, &str), Vec<Candidate<'a>>> = BTreeMap::new();
     for candidate in candidates {
-        groups.entry((candidate.suspect, host(&candidate.image.image))).or_default().push(candidate);
+        groups
+            .entry((candidate.suspect, host(&candidate.image.image)))
+            .or_default()
+            .push(candidate);
     }
     let mut groups: Vec<((bool, &str), Vec<Candidate<'a>>)> = groups.into_iter().collect();
     // Candidates are sorted, so the first of each group has its highest priority.
@@ -42,7 +45,11 @@ pub(super) fn batches<'a>(mut candidates: Vec<Candidate<'a>>, free: usize) -> Ve
         pods[i] += more;
         spare -= more;
     }
-    groups.into_iter().zip(pods).flat_map(|((_, group), pods)| spread(&group, pods)).collect()
+    groups
+        .into_iter()
+        .zip(pods)
+        .flat_map(|((_, group), pods)| spread(&group, pods))
+        .collect()
 }
 
 fn host(normalised: &str) -> &str {
@@ -52,8 +59,12 @@ fn host(normalised: &str) -> &str {
 /// How many pods a group would like.
 fn needs(group: &[Candidate<'_>]) -> usize {
     let bytes: i64 = group.iter().map(|c| c.bytes).sum();
-    let by_bytes = usize::try_from(bytes.max(0) / BYTES_PER_POD).unwrap_or(usize::MAX).saturating_add(1);
-    by_bytes.max(group.len().div_ceil(MAX_IMAGES_PER_POD)).min(group.len())
+    let by_bytes = usize::try_from(bytes.max(0) / BYTES_PER_POD)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
+    by_bytes
+        .max(group.len().div_ceil(MAX_IMAGES_PER_POD))
+        .min(group.len())
 }
 
 /// Deals the group out in order, so that every pod begins with what matters most.
@@ -71,21 +82,49 @@ mod tests {
     use proptest::prelude::*;
 
     fn image(name: &str, priority: i32) -> RevisionImage {
-        RevisionImage { image: name.into(), priority, ..RevisionImage::default() }
+        RevisionImage {
+            image: name.into(),
+            priority,
+            ..RevisionImage::default()
+        }
     }
 
     fn names(batches: &[Vec<&RevisionImage>]) -> Vec<Vec<String>> {
-        batches.iter().map(|b| b.iter().map(|i| i.image.clone()).collect()).collect()
+        batches
+            .iter()
+            .map(|b| b.iter().map(|i| i.image.clone()).collect())
+            .collect()
     }
 
     #[test]
     fn hosts_and_suspects_never_mix_and_priority_goes_first() {
-        let all = [image("a.io/x:1", 0), image("b.io/x:1", 5), image("a.io/y:1", 9), image("a.io/z:1", 0)];
+        let all = [
+            image("a.io/x:1", 0),
+            image("b.io/x:1", 5),
+            image("a.io/y:1", 9),
+            image("a.io/z:1", 0),
+        ];
         let candidates = vec![
-            Candidate { image: &all[0], bytes: 1, suspect: false },
-            Candidate { image: &all[1], bytes: 1, suspect: false },
-            Candidate { image: &all[2], bytes: 1, suspect: false },
-            Candidate { image: &all[3], bytes: 1, suspect: true },
+            Candidate {
+                image: &all[0],
+                bytes: 1,
+                suspect: false,
+            },
+            Candidate {
+                image: &all[1],
+                bytes: 1,
+                suspect: false,
+            },
+            Candidate {
+                image: &all[2],
+                bytes: 1,
+                suspect: false,
+            },
+            Candidate {
+                image: &all[3],
+                bytes: 1,
+                suspect: true,
+            },
         ];
         assert_eq!(
             names(&batches(candidates.clone(), 5)),
@@ -97,7 +136,15 @@ mod tests {
     #[test]
     fn large_images_go_into_pods_of_their_own_and_small_ones_share() {
         let all: Vec<_> = (0..4).map(|i| image(&format!("a.io/x:{i}"), 0)).collect();
-        let sized = |bytes| all.iter().map(|image| Candidate { image, bytes, suspect: false }).collect::<Vec<_>>();
+        let sized = |bytes| {
+            all.iter()
+                .map(|image| Candidate {
+                    image,
+                    bytes,
+                    suspect: false,
+                })
+                .collect::<Vec<_>>()
+        };
         assert_eq!(batches(sized(50 << 20), 3).len(), 3);
         assert_eq!(batches(sized(1 << 20), 3).len(), 1);
     }

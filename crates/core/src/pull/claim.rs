@@ -58,9 +58,15 @@ struct Work<'a> {
 pub(super) fn decide_claim(input: &PullInput<'_>, c: &ClaimInput<'_>, jobs: &[&JobView]) -> ClaimDecision {
     let claim = c.claim;
     let cache_key = format!("{}/{}", claim.namespace, claim.name);
-    let previous = input.previous.and_then(|p| p.caches.iter().find(|o| o.uid == claim.uid));
-    let listed: Vec<&ImageOnNode> =
-        input.previous.iter().flat_map(|p| &p.images).filter(|i| i.cache == cache_key).collect();
+    let previous = input
+        .previous
+        .and_then(|p| p.caches.iter().find(|o| o.uid == claim.uid));
+    let listed: Vec<&ImageOnNode> = input
+        .previous
+        .iter()
+        .flat_map(|p| &p.images)
+        .filter(|i| i.cache == cache_key)
+        .collect();
 
     let (Some(revision), Some(cache)) = (c.revision, c.cache) else {
         return missing(input.now, claim, previous, &listed, jobs);
@@ -68,7 +74,10 @@ pub(super) fn decide_claim(input: &PullInput<'_>, c: &ClaimInput<'_>, jobs: &[&J
     let images = revision.spec.spec.images.as_slice();
     let omitted = input.previous.is_some_and(|p| p.images_omitted > 0);
     let verifying = previous.is_some_and(|p| {
-        claim.verify_after.as_ref().is_some_and(|after| p.checked_at.as_ref().is_some_and(|c| c.0 < after.0))
+        claim
+            .verify_after
+            .as_ref()
+            .is_some_and(|after| p.checked_at.as_ref().is_some_and(|c| c.0 < after.0))
     });
     let mut work = Work {
         ready: known(claim, previous, &listed, omitted, input.revisions),
@@ -96,10 +105,13 @@ pub(super) fn decide_claim(input: &PullInput<'_>, c: &ClaimInput<'_>, jobs: &[&J
     for job in jobs {
         read_job(input, c, cache, &by_name, job, node_ready, &mut work);
     }
-    work.failed.retain(|name, _| by_name.get(name).is_none_or(|i| !work.ready.contains(&key(i))));
+    work.failed
+        .retain(|name, _| by_name.get(name).is_none_or(|i| !work.ready.contains(&key(i))));
 
     let create = create(input, c, cache, images, &mut work);
-    report(input, c, cache, &cache_key, images, previous, verifying, work, create)
+    report(
+        input, c, cache, &cache_key, images, previous, verifying, work, create,
+    )
 }
 
 /// Nothing can be decided: what the node holds is left alone, Jobs are ended, the state says why.
@@ -124,7 +136,11 @@ fn missing(
         on_node,
         images: listed.iter().map(|i| (*i).clone()).collect(),
         create: Vec::new(),
-        delete: jobs.iter().filter(|j| !j.deleting).map(|j| j.key.clone()).collect(),
+        delete: jobs
+            .iter()
+            .filter(|j| !j.deleting)
+            .map(|j| j.key.clone())
+            .collect(),
         resolve_again: Vec::new(),
         wake_at: None,
     }
@@ -140,7 +156,9 @@ fn read_job<'a>(
     work: &mut Work<'a>,
 ) {
     let claim = c.claim;
-    let of_job = input.revisions.get(&(claim.namespace.as_str(), job.revision.as_str()));
+    let of_job = input
+        .revisions
+        .get(&(claim.namespace.as_str(), job.revision.as_str()));
     let mut pending: Vec<&'a str> = Vec::new();
     let mut obsolete = false;
     let mut moved_at = job.pod.as_ref().map_or(job.created_at, |p| p.moved_at);
@@ -175,11 +193,23 @@ fn read_job<'a>(
     let over = job.finished || job.pod.as_ref().is_some_and(|p| p.over);
     let mut end = pending.is_empty() || obsolete;
     if !end && over {
-        let words = job.pod.as_ref().map(|p| p.message.as_str()).filter(|m| !m.is_empty()).unwrap_or(&job.message);
+        let words = job
+            .pod
+            .as_ref()
+            .map(|p| p.message.as_str())
+            .filter(|m| !m.is_empty())
+            .unwrap_or(&job.message);
         let (reason, words) = if words.contains("DeadlineExceeded") || words.contains("deadline") {
             (Reason::Timeout, words)
         } else {
-            (Reason::RuntimeError, if words.is_empty() { "the pull pod ended early" } else { words })
+            (
+                Reason::RuntimeError,
+                if words.is_empty() {
+                    "the pull pod ended early"
+                } else {
+                    words
+                },
+            )
         };
         for name in &pending {
             if let Some(image) = by_name.get(name) {
@@ -231,7 +261,10 @@ fn read_job<'a>(
 }
 
 /// Notes a failure once for each Job; returns when it was first seen.
-#[allow(clippy::too_many_arguments, reason = "one call site's worth of context, spelled out")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call site's worth of context, spelled out"
+)]
 fn fail<'a>(
     now: Timestamp,
     cache: &ImageCache,
@@ -242,10 +275,18 @@ fn fail<'a>(
     message: &str,
     work: &mut Work<'a>,
 ) -> Timestamp {
-    let skip = reason == Reason::NoMatchingPlatform && cache.spec.on_missing_platform == OnMissingPlatform::Skip;
-    let state = if skip { ImageState::Skipped } else { ImageState::Failed };
+    let skip =
+        reason == Reason::NoMatchingPlatform && cache.spec.on_missing_platform == OnMissingPlatform::Skip;
+    let state = if skip {
+        ImageState::Skipped
+    } else {
+        ImageState::Failed
+    };
     let old = work.failed.get(image.image.as_str());
-    let counted = old.and_then(|o| o.since.as_ref()).map(|t| t.0).filter(|since| *since >= job.created_at);
+    let counted = old
+        .and_then(|o| o.since.as_ref())
+        .map(|t| t.0)
+        .filter(|since| *since >= job.created_at);
     let attempts = old.map_or(0, |o| o.attempts) + i32::from(counted.is_none());
     let since = counted.unwrap_or(now);
     work.failed.insert(
@@ -265,18 +306,32 @@ fn fail<'a>(
 }
 
 /// Compares what the kubelet names with what the revision says.
-fn compare(claim: &CacheClaim, job: &JobView, image: &RevisionImage, digest: Option<&str>, work: &mut Work<'_>) {
+fn compare(
+    claim: &CacheClaim,
+    job: &JobView,
+    image: &RevisionImage,
+    digest: Option<&str>,
+    work: &mut Work<'_>,
+) {
     let Some(digest) = digest else { return };
     let Some(wanted) = &image.digest else {
         work.reported.retain(|r| r.image != image.image);
-        work.reported.insert(ReportedDigest { image: image.image.clone(), digest: digest.to_owned() });
+        work.reported.insert(ReportedDigest {
+            image: image.image.clone(),
+            digest: digest.to_owned(),
+        });
         return;
     };
     let fits = wanted == digest || image.platforms.iter().any(|p| p.digest == digest);
     // The kubelet names the first of all digests that the runtime knows for the same configuration, so another one
     // proves nothing; but a tag may have moved, and one newer resolution tells.
     if !fits && !image.image.contains('@') {
-        let again = (claim.namespace.clone(), claim.name.clone(), image.image.clone(), job.created_at);
+        let again = (
+            claim.namespace.clone(),
+            claim.name.clone(),
+            image.image.clone(),
+            job.created_at,
+        );
         work.resolve_again.push(again);
     }
 }
@@ -294,8 +349,12 @@ fn create(
     }
     if let Some(rejection) = input.rejections.get(&c.claim.uid) {
         let seed = backoff::seed(&[&node.uid, &c.claim.uid]);
-        let delay = backoff::delay(&cache.spec.retry, None, rejection.attempts, seed).min(MAX_REJECTION_DELAY);
-        let until = saturating(rejection.at, SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX));
+        let delay =
+            backoff::delay(&cache.spec.retry, None, rejection.attempts, seed).min(MAX_REJECTION_DELAY);
+        let until = saturating(
+            rejection.at,
+            SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX),
+        );
         if input.now < until {
             work.wake_at = earliest(work.wake_at, until);
             return Vec::new();
@@ -319,7 +378,11 @@ fn create(
             None => {}
         }
         let unresolved = image.digest.is_none() && cache.spec.resolve == Resolve::Central;
-        candidates.push(Candidate { image, bytes: bytes(image, node), suspect: failed.is_some() || unresolved });
+        candidates.push(Candidate {
+            image,
+            bytes: bytes(image, node),
+            suspect: failed.is_some() || unresolved,
+        });
     }
     let limit = usize::try_from(cache.spec.rollout.images_per_node).unwrap_or(1);
     let attempt = signed(cache.spec.timeouts.attempt).as_secs();
@@ -347,7 +410,10 @@ fn retry_at(retry: &RetrySpec, node: &NodeFacts, claim: &CacheClaim, failed: &Im
     let seed = backoff::seed(&[&node.uid, &claim.uid, &failed.image]);
     let delay = backoff::delay(retry, failed.reason, failed.attempts.max(1), seed);
     let since = failed.since.as_ref().map_or(Timestamp::MIN, |t| t.0);
-    saturating(since, SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX))
+    saturating(
+        since,
+        SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX),
+    )
 }
 
 /// A hash of all that makes the Job what it is, so that the same decision made twice creates one Job.
@@ -357,12 +423,25 @@ fn name(input: &PullInput<'_>, c: &ClaimInput<'_>, work: &Work<'_>, batch: &[&Re
         c.claim.uid.clone(),
         c.claim.revision.clone(),
         c.claim.assigned_at.0.to_string(),
-        c.claim.verify_after.as_ref().map(|t| t.0.to_string()).unwrap_or_default(),
-        input.rejections.get(&c.claim.uid).map_or(0, |r| r.attempts).to_string(),
+        c.claim
+            .verify_after
+            .as_ref()
+            .map(|t| t.0.to_string())
+            .unwrap_or_default(),
+        input
+            .rejections
+            .get(&c.claim.uid)
+            .map_or(0, |r| r.attempts)
+            .to_string(),
     ];
     for image in batch {
         parts.push(image.image.clone());
-        parts.push(work.failed.get(image.image.as_str()).map_or(0, |f| f.attempts).to_string());
+        parts.push(
+            work.failed
+                .get(image.image.as_str())
+                .map_or(0, |f| f.attempts)
+                .to_string(),
+        );
     }
     format!("larder-pull-{}", hash::short(parts.iter().map(String::as_str)))
 }
@@ -378,7 +457,10 @@ fn bytes(image: &RevisionImage, node: &NodeFacts) -> i64 {
         .unwrap_or(0)
 }
 
-#[allow(clippy::too_many_arguments, reason = "one call site's worth of context, spelled out")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one call site's worth of context, spelled out"
+)]
 fn report(
     input: &PullInput<'_>,
     c: &ClaimInput<'_>,
@@ -421,9 +503,17 @@ fn report(
     let (state, reason, message) = if whole {
         (NodeState::Ready, None, String::new())
     } else if let Some(rejection) = rejection {
-        (NodeState::Failed, Some(Reason::PodRejected), rejection.message.clone())
+        (
+            NodeState::Failed,
+            Some(Reason::PodRejected),
+            rejection.message.clone(),
+        )
     } else if let Some((reason, message)) = work.blocked.clone() {
-        let state = if reason.is_some() { NodeState::Failed } else { NodeState::Pulling };
+        let state = if reason.is_some() {
+            NodeState::Failed
+        } else {
+            NodeState::Pulling
+        };
         (state, reason, message)
     } else if failed > 0 && outstanding == 0 {
         let noun = if failed == 1 { "image" } else { "images" };
@@ -434,16 +524,23 @@ fn report(
         (NodeState::Pulling, None, String::new())
     };
     let same_revision = previous.is_some_and(|p| p.revision == claim.revision);
-    let since = previous.filter(|p| p.state == state && same_revision).and_then(|p| p.since.clone());
+    let since = previous
+        .filter(|p| p.state == state && same_revision)
+        .and_then(|p| p.since.clone());
     let checked_at = if whole {
         let was_ready = previous.is_some_and(|p| p.state == NodeState::Ready);
         let settled_before = (same_revision && was_ready && !verifying)
             || (!same_revision && previous.is_some_and(|p| p.held.contains(&claim.revision)));
-        previous.and_then(|p| p.checked_at.clone()).filter(|_| settled_before).or(Some(Time(input.now)))
+        previous
+            .and_then(|p| p.checked_at.clone())
+            .filter(|_| settled_before)
+            .or(Some(Time(input.now)))
     } else if verifying {
         None
     } else {
-        previous.and_then(|p| p.checked_at.clone()).filter(|_| same_revision)
+        previous
+            .and_then(|p| p.checked_at.clone())
+            .filter(|_| same_revision)
     };
     let mut held: Vec<String> = previous.map(|p| p.held.clone()).unwrap_or_default();
     if verifying && !whole {
@@ -454,8 +551,11 @@ fn report(
         held.insert(0, claim.revision.clone());
         held.truncate(MAX_HELD);
     }
-    let undigested: BTreeSet<&str> =
-        images.iter().filter(|i| i.digest.is_none()).map(|i| i.image.as_str()).collect();
+    let undigested: BTreeSet<&str> = images
+        .iter()
+        .filter(|i| i.digest.is_none())
+        .map(|i| i.image.as_str())
+        .collect();
     ClaimDecision {
         on_node: CacheOnNode {
             namespace: claim.namespace.clone(),
@@ -482,7 +582,11 @@ fn report(
             in_use: previous.map_or(0, |p| p.in_use),
             foreign: previous.map_or(0, |p| p.foreign),
             shared: previous.map_or(0, |p| p.shared),
-            reported: work.reported.into_iter().filter(|r| undigested.contains(r.image.as_str())).collect(),
+            reported: work
+                .reported
+                .into_iter()
+                .filter(|r| undigested.contains(r.image.as_str()))
+                .collect(),
             ..previous.map(removal_failure).unwrap_or_default()
         },
         images: list,

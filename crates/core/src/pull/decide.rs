@@ -107,7 +107,11 @@ pub fn decide(input: &PullInput<'_>) -> PullDecision {
         if claim.claim.desired == larder_api::node_image_cache::Desired::Absent {
             continue;
         }
-        let jobs: Vec<&JobView> = input.jobs.iter().filter(|j| belongs(input, j, claim.claim)).collect();
+        let jobs: Vec<&JobView> = input
+            .jobs
+            .iter()
+            .filter(|j| belongs(input, j, claim.claim))
+            .collect();
         let part = decide_claim(input, claim, &jobs);
         decision.caches.push(part.on_node);
         decision.images.extend(part.images);

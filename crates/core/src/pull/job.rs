@@ -49,7 +49,11 @@ impl JobView {
         let annotation = |key: &str| job.metadata.annotations.as_ref()?.get(key).cloned();
         let images: Vec<String> = serde_json::from_str(&annotation(IMAGES_ANNOTATION)?).ok()?;
         let created_at = job.metadata.creation_timestamp.as_ref()?.0;
-        let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+        let conditions = job
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.as_deref())
+            .unwrap_or_default();
         let ended = |kind: &str| conditions.iter().find(|c| c.type_ == kind && c.status == "True");
         let pod = pods
             .iter()
@@ -68,7 +72,9 @@ impl JobView {
             created_at,
             deleting: job.metadata.deletion_timestamp.is_some(),
             finished: ended("Failed").is_some() || ended("Complete").is_some(),
-            message: ended("Failed").and_then(|c| c.message.clone()).unwrap_or_default(),
+            message: ended("Failed")
+                .and_then(|c| c.message.clone())
+                .unwrap_or_default(),
             pod,
         })
     }
@@ -76,7 +82,14 @@ impl JobView {
     /// State of each image, by position. Without a pod all are Pending.
     pub(super) fn states(&self) -> impl Iterator<Item = (&str, &ContainerState)> {
         const PENDING: &ContainerState = &ContainerState::Pending;
-        let states = self.pod.as_ref().map(|p| p.containers.as_slice()).unwrap_or_default();
-        self.images.iter().enumerate().map(move |(i, image)| (image.as_str(), states.get(i).unwrap_or(PENDING)))
+        let states = self
+            .pod
+            .as_ref()
+            .map(|p| p.containers.as_slice())
+            .unwrap_or_default();
+        self.images
+            .iter()
+            .enumerate()
+            .map(move |(i, image)| (image.as_str(), states.get(i).unwrap_or(PENDING)))
     }
 }

@@ -28,14 +28,24 @@ pub(super) fn known(
         return BTreeSet::new();
     };
     let find = |name: &str| revisions.get(&(claim.namespace.as_str(), name)).copied();
-    let mut keys: BTreeSet<ImageKey> =
-        previous.held.iter().filter_map(|r| find(r)).flat_map(images).map(key).collect();
+    let mut keys: BTreeSet<ImageKey> = previous
+        .held
+        .iter()
+        .filter_map(|r| find(r))
+        .flat_map(images)
+        .map(key)
+        .collect();
     if previous.total > 0
         && !omitted
         && let Some(revision) = find(&previous.revision)
     {
         let missing: BTreeSet<&str> = not_ready.iter().map(|i| i.image.as_str()).collect();
-        keys.extend(images(revision).iter().filter(|i| !missing.contains(i.image.as_str())).map(key));
+        keys.extend(
+            images(revision)
+                .iter()
+                .filter(|i| !missing.contains(i.image.as_str()))
+                .map(key),
+        );
     }
     if let Some(after) = &claim.verify_after {
         let checked = previous.checked_at.as_ref().map(|t| t.0);

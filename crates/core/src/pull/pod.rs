@@ -46,16 +46,27 @@ pub struct PodView {
 /// Reads a pod with containers `i0` to `i<images - 1>`. `created` stands in where the pod has no times of its own.
 pub fn read_pod(pod: &Pod, images: usize, created: Timestamp) -> PodView {
     let status = pod.status.as_ref();
-    let statuses = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    let statuses = status
+        .and_then(|s| s.container_statuses.as_deref())
+        .unwrap_or_default();
     let containers = (0..images)
         .map(|i| {
             let name = format!("i{i}");
-            statuses.iter().find(|s| s.name == name).map_or(ContainerState::Pending, read_container)
+            statuses
+                .iter()
+                .find(|s| s.name == name)
+                .map_or(ContainerState::Pending, read_container)
         })
         .collect();
     let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let message = status
-        .map(|s| [s.reason.as_deref(), s.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": "))
+        .map(|s| {
+            [s.reason.as_deref(), s.message.as_deref()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(": ")
+        })
         .unwrap_or_default();
     PodView {
         containers,
@@ -73,7 +84,10 @@ fn read_container(status: &ContainerStatus) -> ContainerState {
         || status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
     if held || begun {
         // An image whose container will not start is there all the same.
-        let digest = status.image_id.rsplit_once('@').map(|(_, digest)| digest.to_owned());
+        let digest = status
+            .image_id
+            .rsplit_once('@')
+            .map(|(_, digest)| digest.to_owned());
         return ContainerState::Held { digest };
     }
     let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) else {
@@ -82,7 +96,10 @@ fn read_container(status: &ContainerStatus) -> ContainerState {
     let message = waiting.message.as_deref().unwrap_or_default();
     match pull_reason(waiting.reason.as_deref().unwrap_or_default(), message) {
         None => ContainerState::Pending,
-        Some(reason) => ContainerState::Failed { reason, message: shorten(&redact(message), MESSAGE_CHARS) },
+        Some(reason) => ContainerState::Failed {
+            reason,
+            message: shorten(&redact(message), MESSAGE_CHARS),
+        },
     }
 }
 
@@ -94,18 +111,34 @@ fn blocked(pod: &Pod) -> Option<(Option<Reason>, String)> {
             let message = waiting.message.as_deref().unwrap_or_default();
             let reason = pull_reason(waiting.reason.as_deref().unwrap_or_default(), message)?;
             let words = shorten(&redact(message), MESSAGE_CHARS);
-            return Some((Some(reason), format!("Larder's own image {} cannot be pulled: {words}", s.image)));
+            return Some((
+                Some(reason),
+                format!("Larder's own image {} cannot be pulled: {words}", s.image),
+            ));
         }
         let ended = state.terminated.as_ref().filter(|t| t.exit_code != 0)?;
-        let words = shorten(ended.message.as_deref().or(ended.reason.as_deref()).unwrap_or_default(), MESSAGE_CHARS);
+        let words = shorten(
+            ended
+                .message
+                .as_deref()
+                .or(ended.reason.as_deref())
+                .unwrap_or_default(),
+            MESSAGE_CHARS,
+        );
         let code = ended.exit_code;
-        Some((Some(Reason::RuntimeError), format!("Larder's own program ended with {code}: {words}")))
+        Some((
+            Some(Reason::RuntimeError),
+            format!("Larder's own program ended with {code}: {words}"),
+        ))
     });
     init.or_else(|| {
         let unschedulable = status.conditions.iter().flatten().find(|c| {
             c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
         })?;
-        let words = shorten(unschedulable.message.as_deref().unwrap_or_default(), MESSAGE_CHARS);
+        let words = shorten(
+            unschedulable.message.as_deref().unwrap_or_default(),
+            MESSAGE_CHARS,
+        );
         Some((None, format!("the pull pod cannot be scheduled: {words}")))
     })
 }
