@@ -92,6 +92,7 @@ impl Registry for HttpRegistry {
         let endpoint = self.endpoints.endpoint(image);
         let mut refusal = Refusal::default();
         let order = credentials.in_order();
+        let telling = order.iter().rposition(Option::is_some).unwrap_or_default();
         for (tried, credential) in order.iter().enumerate() {
             let access = Access {
                 registry: self,
@@ -99,7 +100,7 @@ impl Registry for HttpRegistry {
                 image,
                 credential: *credential,
             };
-            match access.head(tried + 1 == order.len()).await {
+            match access.head(tried == telling).await {
                 Ok(digest) => {
                     return Ok(Head {
                         digest,
@@ -137,11 +138,10 @@ impl Registry for HttpRegistry {
     }
 }
 
-/// The most telling of the refusals so far: that of a credential rather than that of nobody.
+/// The most telling of the refusals so far: that of the last credential rather than that of nobody.
 #[derive(Default)]
 struct Refusal {
     error: Option<RegistryError>,
-    of_a_credential: bool,
 }
 
 impl Refusal {
@@ -157,9 +157,8 @@ impl Refusal {
         ) {
             return Err(error);
         }
-        if self.error.is_none() || (credential.is_some() && !self.of_a_credential) {
+        if self.error.is_none() || credential.is_some() {
             self.error = Some(error);
-            self.of_a_credential = credential.is_some();
         }
         Ok(())
     }

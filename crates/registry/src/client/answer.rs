@@ -21,8 +21,8 @@ const DIGEST_HEADER: &str = "docker-content-digest";
 impl Access<'_> {
     /// The digest of what the reference means. HEAD, and GET where HEAD does not say it.
     ///
-    /// `last` tells that nothing else will be tried: then a refusal is repeated with GET for the registry's words.
-    pub(super) async fn head(&self, last: bool) -> Result<String, RegistryError> {
+    /// `telling`: a refusal is the one to be told, so the question is repeated with GET for the registry's words.
+    pub(super) async fn head(&self, telling: bool) -> Result<String, RegistryError> {
         let reference = self.image.digest().or(self.image.tag()).unwrap_or("latest");
         let reply = self
             .ask(&Method::HEAD, "manifests", reference, Some(ACCEPT))
@@ -34,7 +34,7 @@ impl Access<'_> {
             return self.wanted(digest);
         }
         let settled = match status {
-            401 | 403 => !last,
+            401 | 403 => !telling,
             // Not implemented: HEAD, perhaps.
             501 => false,
             429 | 500.. => true,

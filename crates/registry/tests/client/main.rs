@@ -1,0 +1,76 @@
+//! The client against the fake registry: which requests it makes, with which credentials, and what it makes of faults.
+
+mod authentication;
+mod faults;
+mod mirrors;
+mod redirects;
+mod requests;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use larder_core::image_ref::ImageRef;
+use larder_registry::{Credential, Credentials, HttpRegistry, Options, RegistriesConfig, RegistryHost};
+use larder_testkit::registry::{Auth, FakeRegistry, MediaTypes, TestImage};
+
+const USER: &str = "larder";
+const PASSWORD: &str = "s3cret";
+
+/// Asks every registry over plain HTTP, and gives up early.
+fn client() -> Result<HttpRegistry> {
+    let plain = RegistryHost {
+        plain_http: true,
+        ..RegistryHost::default()
+    };
+    client_with(RegistriesConfig::default().with("*", plain))
+}
+
+fn client_with(config: RegistriesConfig) -> Result<HttpRegistry> {
+    let options = Options {
+        connect_timeout: Duration::from_millis(500),
+        request_timeout: Duration::from_millis(500),
+    };
+    Ok(HttpRegistry::new(config, &options)?)
+}
+
+fn image(registry: &FakeRegistry, rest: &str) -> Result<ImageRef> {
+    Ok(ImageRef::parse(&format!("{}/{rest}", registry.host()))?)
+}
+
+fn amd64(layer: &str) -> TestImage {
+    TestImage::new(MediaTypes::Oci, "linux/amd64", &[layer.as_bytes()])
+}
+
+fn basic() -> Auth {
+    Auth::Basic {
+        user: USER.to_owned(),
+        password: PASSWORD.to_owned(),
+    }
+}
+
+fn password(password: &str) -> Credential {
+    Credential::Basic {
+        username: USER.to_owned(),
+        password: password.to_owned(),
+    }
+}
+
+fn right() -> Credentials {
+    Credentials::new(vec![password(PASSWORD)])
+}
+
+/// What was asked since the last call: method, the part of the path after the repository, scheme of Authorization.
+fn asked(registry: &FakeRegistry) -> Vec<String> {
+    let short = |path: &str| {
+        let parts: Vec<&str> = path.rsplitn(3, '/').collect();
+        if path.starts_with("/v2/") {
+            format!("{}/{}", parts[1], parts[0])
+        } else {
+            path.to_owned()
+        }
+    };
+    let line = |scheme: Option<String>| scheme.map(|s| format!(" {s}")).unwrap_or_default();
+    let log = registry.take_log().into_iter();
+    log.map(|e| format!("{} {}{}", e.method, short(&e.path), line(e.authorization)))
+        .collect()
+}
