@@ -7,10 +7,16 @@
 mod basic;
 mod crash;
 mod edit;
+mod examples;
 mod failures;
+mod many;
 mod nodes;
+mod private;
 mod purge;
 mod quiet;
+mod quota;
 mod refresh;
+mod rights;
 mod rollout;
 mod support;
+mod validation;

@@ -1,6 +1,7 @@
 //! What the tests share: the cluster, a namespace of their own, images, and patient looks at objects.
 
 mod env;
+mod identity;
 mod namespace;
 mod status;
 
