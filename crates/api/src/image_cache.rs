@@ -329,11 +329,11 @@ fn default_images_per_node() -> i32 {
 }
 
 fn default_attempt() -> Duration {
-    StdDuration::from_secs(3600).into()
+    StdDuration::from_hours(1).into()
 }
 
 fn default_overall() -> Duration {
-    StdDuration::from_secs(2 * 3600).into()
+    StdDuration::from_hours(2).into()
 }
 
 fn default_initial_delay() -> Duration {
@@ -341,5 +341,5 @@ fn default_initial_delay() -> Duration {
 }
 
 fn default_max_delay() -> Duration {
-    StdDuration::from_secs(600).into()
+    StdDuration::from_mins(10).into()
 }

@@ -1,5 +1,6 @@
 //! One node with a simulated kubelet: it pulls the containers of pull pods one after another, fails some, hangs on some,
 //! loses pods, and carries out purges. Whatever happens, what is decided for the node keeps its promises.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

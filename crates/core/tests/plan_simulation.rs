@@ -1,5 +1,6 @@
 //! The planner in a simulated cluster: nodes carry out their claims, flap, fail and leave; caches change, are purged and
 //! deleted. Whatever the order of events, the promises of the planner hold.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 

@@ -79,11 +79,9 @@ pub fn read_pod(pod: &Pod, images: usize, created: Timestamp) -> PodView {
 
 fn read_container(status: &ContainerStatus) -> ContainerState {
     let state = status.state.as_ref();
-    let held = !status.image_id.is_empty();
-    let begun = state.is_some_and(|s| s.running.is_some() || s.terminated.is_some())
-        || status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
-    if held || begun {
-        // An image whose container will not start is there all the same.
+    // The one proof. A container that never started ends as terminated, too, when its pod goes (ContainerStatusUnknown),
+    // and one that will not start has its image all the same.
+    if !status.image_id.is_empty() {
         let digest = status
             .image_id
             .rsplit_once('@')
@@ -162,4 +160,84 @@ fn moved_at(pod: &Pod) -> Option<Timestamp> {
         .flatten()
         .map(|t| t.0);
     times.chain(status.start_time.as_ref().map(|t| t.0)).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{
+        ContainerState as CoreState, ContainerStateTerminated, ContainerStateWaiting,
+    };
+
+    use super::*;
+
+    fn status(image_id: &str, state: CoreState) -> ContainerStatus {
+        ContainerStatus {
+            image_id: image_id.into(),
+            state: Some(state),
+            ..ContainerStatus::default()
+        }
+    }
+
+    fn waiting(reason: &str, message: &str) -> CoreState {
+        let waiting = ContainerStateWaiting {
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+        };
+        CoreState {
+            waiting: Some(waiting),
+            ..CoreState::default()
+        }
+    }
+
+    fn terminated(reason: &str) -> CoreState {
+        let terminated = ContainerStateTerminated {
+            reason: Some(reason.into()),
+            ..ContainerStateTerminated::default()
+        };
+        CoreState {
+            terminated: Some(terminated),
+            ..CoreState::default()
+        }
+    }
+
+    #[test]
+    fn only_an_image_id_proves_an_image() {
+        let held = |digest: Option<&str>| ContainerState::Held {
+            digest: digest.map(str::to_owned),
+        };
+        let cases = [
+            (
+                status("a.io/x@sha256:1", terminated("Completed")),
+                held(Some("sha256:1")),
+            ),
+            (status("sha256:config", terminated("StartError")), held(None)),
+            (
+                status("a.io/x@sha256:1", waiting("RunContainerError", "no")),
+                held(Some("sha256:1")),
+            ),
+            // What a pod that goes away says of containers that never started.
+            (
+                status("", terminated("ContainerStatusUnknown")),
+                ContainerState::Pending,
+            ),
+            (
+                status("", waiting("PodInitializing", "")),
+                ContainerState::Pending,
+            ),
+        ];
+        for (status, expected) in cases {
+            assert_eq!(read_container(&status), expected, "{status:?}");
+        }
+        let failed = read_container(&status("", waiting("ErrImagePull", "x: not found")));
+        assert!(
+            matches!(
+                failed,
+                ContainerState::Failed {
+                    reason: Reason::NotFound,
+                    ..
+                }
+            ),
+            "{failed:?}"
+        );
+    }
 }
