@@ -388,4 +388,6 @@ impl<'de> Deserialize<'de> for ImageRef {
 }
 
 #[cfg(test)]
+mod schema_tests;
+#[cfg(test)]
 mod tests;

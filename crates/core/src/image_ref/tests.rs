@@ -274,7 +274,7 @@ fn serde_keeps_the_spelling_and_refuses_the_rest() {
 }
 
 /// Texts near the grammar: its own pieces in any order.
-fn near_references() -> impl Strategy<Value = String> {
+pub(super) fn near_references() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("docker.io".to_owned()),
         Just("localhost".to_owned()),
