@@ -272,6 +272,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
         #[test]
         fn arbitrary_text_never_panics(text in "[a-z.:*{}\\[\\]\"'\n &!|>-]{0,60}|.{0,40}") {
             let _ = RegistriesConfig::parse(&text);

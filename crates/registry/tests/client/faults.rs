@@ -67,7 +67,7 @@ async fn every_fault_has_its_reason() -> Result<()> {
             format!("{host} does not answer as a registry: 418 I'm a teapot: {asked_for}"),
         ),
         (
-            Fault::Slow(Duration::from_secs(3)),
+            Fault::Slow(Duration::from_secs(30)),
             Reason::RegistryUnreachable,
             true,
             format!("{host}: no answer in time"),
@@ -135,7 +135,7 @@ async fn a_registry_that_never_answers_is_given_up() -> Result<()> {
     let begin = Instant::now();
     let error = client()?.digest(&image, &Credentials::anonymous()).await.err();
     assert_eq!(error.map(|e| e.reason()), Some(Reason::RegistryUnreachable));
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(10));
     Ok(())
 }
 

@@ -27,8 +27,8 @@ fn client() -> Result<HttpRegistry> {
 
 fn client_with(config: RegistriesConfig) -> Result<HttpRegistry> {
     let options = Options {
-        connect_timeout: Duration::from_millis(500),
-        request_timeout: Duration::from_millis(500),
+        connect_timeout: Duration::from_secs(3),
+        request_timeout: Duration::from_secs(3),
     };
     Ok(HttpRegistry::new(config, &options)?)
 }
