@@ -68,7 +68,9 @@ impl Images for Shared {
         } = request.into_inner();
         let wanted = wanted.unwrap_or_default();
         if wanted.target.is_none() {
-            return Err(Status::unavailable("the real one crashes on an update without a target"));
+            return Err(Status::unavailable(
+                "the real one crashes on an update without a target",
+            ));
         }
         let mut model = self.model();
         let stored = model

@@ -40,13 +40,23 @@ type Change = Box<dyn FnOnce(&mut Model) + Send>;
 
 #[derive(Default)]
 pub(super) struct Faults {
-    faults: BTreeMap<Call, Fault>,
+    /// The fault and how many calls are still answered before it.
+    faults: BTreeMap<Call, (usize, Fault)>,
     changes: BTreeMap<Call, Vec<Change>>,
 }
 
 impl Faults {
-    pub(super) fn set(&mut self, call: Call, fault: Fault) {
-        self.faults.insert(call, fault);
+    pub(super) fn set(&mut self, call: Call, answered: usize, fault: Fault) {
+        self.faults.insert(call, (answered, fault));
+    }
+
+    fn next(&mut self, call: Call) -> Option<Fault> {
+        let (answered, fault) = self.faults.get_mut(&call)?;
+        if *answered > 0 {
+            *answered -= 1;
+            return None;
+        }
+        Some(fault.clone())
     }
 
     pub(super) fn clear(&mut self) {
@@ -72,7 +82,7 @@ impl Shared {
         let (fault, changes) = {
             let mut faults = self.faults();
             (
-                faults.faults.get(&call).cloned(),
+                faults.next(call),
                 faults.changes.remove(&call).unwrap_or_default(),
             )
         };

@@ -82,7 +82,12 @@ impl FakeRuntime {
 
     /// Makes every further call of this kind hang or fail, until [`Self::heal`].
     pub fn fault(&self, call: Call, fault: Fault) {
-        self.shared.faults().set(call, fault);
+        self.fail_after(call, 0, fault);
+    }
+
+    /// As [`Self::fault`], but this many calls are answered first.
+    pub fn fail_after(&self, call: Call, answered: usize, fault: Fault) {
+        self.shared.faults().set(call, answered, fault);
     }
 
     /// Ends all faults; calls that hang stay so.
