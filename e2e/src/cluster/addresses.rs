@@ -21,6 +21,8 @@ pub const REGISTRY_PORT: u16 = 5000;
 pub const API_PORT: u16 = 6443;
 /// The first address of the service range: the API server as pods see it.
 pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// The address in the service range where pods look for a name server. There is none.
+pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Addresses of Services.
 pub const SERVICE_RANGE: &str = "10.96.0.0/16";
 /// Every address that a node, a pod or a component of the control plane can have.

@@ -32,6 +32,8 @@ pub fn config(node: &NodeState, cgroup: &str, serialize_image_pulls: bool, kuber
         "enforceNodeAllocatable": ["pods"],
         "resolvConf": "/etc/resolv.conf",
         "clusterDomain": "cluster.local",
+        // No name server runs there. Without an address every pod would draw an event that says so.
+        "clusterDNS": [ip::DNS_SERVICE.to_string()],
         "makeIPTablesUtilChains": false,
         "maxPods": 110,
         "serializeImagePulls": serialize_image_pulls,

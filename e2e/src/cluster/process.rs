@@ -181,16 +181,19 @@ impl Components {
         }
     }
 
-    /// The first of the components under `prefix` that should run and does not, as an error with the end of its log.
-    pub fn check(&self, prefix: &str) -> Result<()> {
-        match self
+    /// The first component of the control plane, or of one of these nodes, that should run and does not, as an error
+    /// with the end of its log. What other nodes do is their own affair.
+    pub fn check(&self, nodes: &[&str]) -> Result<()> {
+        let concerns = |component: &str| {
+            component
+                .split_once('/')
+                .is_none_or(|(node, _)| nodes.contains(&node))
+        };
+        let dead = self
             .records()
             .into_iter()
-            .find(|r| r.component.starts_with(prefix) && !r.process.is_alive())
-        {
-            Some(record) => Err(self.died(&record.component)),
-            None => Ok(()),
-        }
+            .find(|r| concerns(&r.component) && !r.process.is_alive());
+        dead.map_or(Ok(()), |record| Err(self.died(&record.component)))
     }
 
     /// The error that says that a component died.
@@ -251,6 +254,7 @@ pub fn helper() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::name::ClusterName;
 
     #[test]
     fn names_with_blanks_and_parentheses_do_not_confuse_the_start_time() {
@@ -274,6 +278,40 @@ mod tests {
             }
             .is_alive()
         );
+    }
+
+    #[test]
+    fn what_died_on_another_node_is_its_own_affair() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::under(folder.path(), &ClusterName::new("x").unwrap());
+        let components = Components::new(&layout);
+        let me = Process::find(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let dead = Process {
+            started: me.started + 1,
+            ..me
+        };
+        let record = |component: &str, process| {
+            let record = Record {
+                component: component.into(),
+                process,
+            };
+            write_atomically(&components.file(component), &serde_json::to_vec(&record).unwrap()).unwrap();
+        };
+        record("etcd", me);
+        record("node-1/kubelet", dead);
+        assert!(components.check(&["node-2"]).is_ok());
+        let error = components.check(&["node-1"]).unwrap_err().to_string();
+        assert!(error.starts_with("node-1/kubelet died"), "{error}");
+        record("etcd", dead);
+        assert!(
+            components
+                .check(&[])
+                .unwrap_err()
+                .to_string()
+                .starts_with("etcd died")
+        );
+        components.forget("etcd").unwrap();
+        assert!(components.check(&[]).is_ok());
     }
 
     #[test]

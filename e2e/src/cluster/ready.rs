@@ -33,7 +33,7 @@ pub async fn client(layout: &Layout) -> Result<Client> {
 /// Waits until the API server says that it is ready.
 pub async fn api_server(layout: &Layout, client: &Client) -> Result<()> {
     let components = Components::new(layout);
-    until(&components, "the API server's readiness", async || {
+    until(&components, &[], "the API server's readiness", async || {
         let request = http::Request::get("/readyz")
             .body(Vec::new())
             .map_err(|e| e.to_string())?;
@@ -59,7 +59,8 @@ pub struct Awaited {
 pub async fn nodes(layout: &Layout, client: &Client, nodes: &[Awaited]) -> Result<()> {
     let components = Components::new(layout);
     let api: Api<Node> = Api::all(client.clone());
-    until(&components, "the readiness of the nodes", async || {
+    let names: Vec<&str> = nodes.iter().map(|awaited| awaited.name.as_str()).collect();
+    until(&components, &names, "the readiness of the nodes", async || {
         let listed = api
             .list(&ListParams::default())
             .await
@@ -88,13 +89,16 @@ pub async fn nodes(layout: &Layout, client: &Client, nodes: &[Awaited]) -> Resul
 pub async fn service_account(layout: &Layout, client: &Client) -> Result<()> {
     let components = Components::new(layout);
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-    until(&components, "the default service account", async || {
-        match api.get_opt("default").await {
+    until(
+        &components,
+        &[],
+        "the default service account",
+        async || match api.get_opt("default").await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err("is not there yet".into()),
             Err(error) => Err(error.to_string()),
-        }
-    })
+        },
+    )
     .await
 }
 
@@ -130,15 +134,15 @@ fn has_reported(node: &Node, since: Option<Timestamp>) -> bool {
     heartbeat.is_some_and(|time| time.0.as_second() >= since.as_second())
 }
 
-/// Asks until the answer is yes. The error of the last answer goes into the message when time runs out.
-async fn until<F>(components: &Components, what: &str, ask: F) -> Result<()>
+/// Asks until the answer is yes, or until a component dies that the answer depends on. The error of the last answer goes into the message when time runs out.
+async fn until<F>(components: &Components, nodes: &[&str], what: &str, ask: F) -> Result<()>
 where
     F: AsyncFn() -> std::result::Result<(), String>,
 {
     let began = Instant::now();
     loop {
         let Err(answer) = ask().await else { return Ok(()) };
-        components.check("")?;
+        components.check(nodes)?;
         if began.elapsed() > PATIENCE {
             return Err(Error::Timeout {
                 what: what.to_owned(),
