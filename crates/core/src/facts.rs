@@ -6,6 +6,10 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 
 /// What Larder needs to know of a node. Two equal values mean that nothing of interest changed.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own in v1.Node"
+)]
 pub struct NodeFacts {
     /// Name.
     pub name: String,

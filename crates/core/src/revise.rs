@@ -116,7 +116,7 @@ pub fn by_itself(reference: &ImageRef) -> Resolved {
     }
 }
 
-/// Whether the revision belongs to the ImageCache with this UID.
+/// Whether the revision belongs to the cache with this UID.
 pub fn owned(revision: &ImageCacheRevision, uid: &str) -> bool {
     revision
         .metadata

@@ -23,7 +23,7 @@ pub struct JobKey {
 pub struct JobView {
     /// Which.
     pub key: JobKey,
-    /// UID of the ImageCache that owns it.
+    /// UID of the cache that owns it.
     pub cache_uid: String,
     /// The revision whose images it pulls.
     pub revision: String,

@@ -5,10 +5,13 @@
 
 mod batch;
 mod claim;
+mod create;
 mod decide;
 mod job;
 mod known;
+mod outcome;
 mod pod;
+mod read;
 
 pub use batch::MAX_IMAGES_PER_POD;
 pub use decide::{ClaimInput, PullDecision, PullInput, PullJob, Rejection, decide};
@@ -20,4 +23,4 @@ pub const STUCK_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(30
 /// A Job without a pod for this long is given up: the Job controller was refused.
 pub const NO_POD_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
 /// The longest delay after which a pod that was refused is tried again.
-pub const MAX_REJECTION_DELAY: std::time::Duration = std::time::Duration::from_secs(60);
+pub const MAX_REJECTION_DELAY: std::time::Duration = std::time::Duration::from_mins(1);

@@ -34,7 +34,7 @@ pub struct RemovalStep {
 /// How an image, or some of its names, goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemovalAct {
-    /// CRI RemoveImage by id: every name goes.
+    /// `RemoveImage` of CRI by id: every name goes.
     RemoveImage,
     /// These records go, in this order.
     DeleteRecords {
@@ -145,8 +145,9 @@ fn decide_image(held: &Held, wishes: Vec<Wish>, has_records: bool, plan: &mut Re
         settle(plan, wish.index, Outcome::Foreign, why);
     }
     if let Some(used) = &held.used {
-        ours.iter()
-            .for_each(|w| settle(plan, w.index, Outcome::InUse, used.clone()));
+        for wish in &ours {
+            settle(plan, wish.index, Outcome::InUse, used.clone());
+        }
         return;
     }
     let Some(id) = held.id.clone().filter(|_| !ours.is_empty()) else {

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus};
-use larder_api::node_image_cache::{CacheOnNode, Desired, NodeState};
+use larder_api::node_image_cache::{CacheOnNode, Desired, ImageState, NodeState};
 
 use super::nodes::{NodeReport, Overview};
 use super::{ReportInput, images};
@@ -35,12 +35,18 @@ pub(super) fn refresh(input: &ReportInput<'_>, overview: &Overview<'_>) -> Optio
     Some(refresh)
 }
 
-/// Whether a Ready node was checked as late as a refresh asks for, by the rule of the plan: it may not have come to set
-/// `verifyAfter` yet.
+/// Whether what a node says is as late as a refresh asks for. For a Ready node by the rule of the plan, which may not
+/// have come to set `verifyAfter` yet.
 fn is_confirmed(input: &ReportInput<'_>, node: &NodeReport<'_>, asked: Option<&Time>) -> bool {
-    let Some(asked) = asked.filter(|_| node.is_ready()) else {
+    let Some(asked) = asked else {
         return true;
     };
+    if !node.is_ready() {
+        // What failed before the refresh is tried again at once: the refresh waits for the outcome.
+        let failed = node.view.images.iter().filter(|i| i.state == ImageState::Failed);
+        let mut since = failed.filter_map(|i| i.since.as_ref());
+        return node.overdue || since.all(|since| since >= asked);
+    }
     let undigested = images::images(input).iter().any(|i| i.digest.is_none());
     let limit = if undigested {
         asked.0

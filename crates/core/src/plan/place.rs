@@ -1,0 +1,163 @@
+//! One cache on one node: what its claim should become.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use larder_api::image_cache::Removal;
+use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
+use larder_api::{ImageCache, ImageCacheRevision};
+
+use super::{CONFIRM_AFTER, MAX_REMOVE_REVISIONS, Snapshot, saturating};
+use crate::select::Eligibility;
+
+/// One cache on one node, as it is.
+pub(super) struct Place<'a> {
+    pub(super) eligibility: Eligibility,
+    pub(super) claim: Option<&'a CacheClaim>,
+    pub(super) on_node: Option<&'a CacheOnNode>,
+}
+
+impl Place<'_> {
+    /// Until when this node holds a rollout slot for the newest revision, if it is the one it is assigned.
+    pub(super) fn slot_until(&self, newest: Option<&str>, overall: SignedDuration) -> Option<Timestamp> {
+        let claim = self
+            .claim
+            .filter(|c| c.desired == Desired::Present && Some(c.revision.as_str()) == newest)?;
+        if self.eligibility == Eligibility::Unreachable {
+            return None;
+        }
+        // A node that holds nothing is being filled for the first time: that takes no slot.
+        let on_node = self.on_node.filter(|s| !s.held.is_empty())?;
+        let settled = on_node.revision == claim.revision
+            && matches!(on_node.state, NodeState::Ready | NodeState::Failed);
+        (!settled).then(|| saturating(claim.assigned_at.0, overall))
+    }
+
+    /// Whether assigning the newest revision now would take a slot.
+    pub(super) fn takes_slot(&self, newest: Option<&str>) -> bool {
+        let moves = self
+            .claim
+            .is_some_and(|c| c.desired == Desired::Present && Some(c.revision.as_str()) != newest);
+        moves && self.on_node.is_some_and(|s| !s.held.is_empty())
+    }
+
+    pub(super) fn present(
+        &self,
+        snapshot: &Snapshot<'_>,
+        cache: &ImageCache,
+        newest: &ImageCacheRevision,
+    ) -> CacheClaim {
+        let name = newest.metadata.name.clone().unwrap_or_default();
+        match self.claim {
+            Some(claim) if claim.desired == Desired::Present && claim.revision == name => {
+                self.upkeep(snapshot, cache, Some(newest), claim)
+            }
+            Some(claim) if claim.desired == Desired::Present => {
+                let mut next = self.upkeep(snapshot, cache, Some(newest), claim);
+                if cache.spec.removal != Removal::Retain {
+                    next.remove_revisions.push(claim.revision.clone());
+                }
+                next.remove_revisions.retain(|r| *r != name);
+                let surplus = next.remove_revisions.len().saturating_sub(MAX_REMOVE_REVISIONS);
+                next.remove_revisions.drain(..surplus);
+                next.revision = name;
+                next.assigned_at = Time(snapshot.now);
+                next
+            }
+            other => CacheClaim {
+                namespace: cache.metadata.namespace.clone().unwrap_or_default(),
+                name: cache.metadata.name.clone().unwrap_or_default(),
+                uid: cache.metadata.uid.clone().unwrap_or_default(),
+                revision: name,
+                desired: Desired::Present,
+                remove_revisions: Vec::new(),
+                claimed_at: other.map_or(Time(snapshot.now), |c| c.claimed_at.clone()),
+                assigned_at: Time(snapshot.now),
+                removal: cache.spec.removal,
+                verify_after: None,
+            },
+        }
+    }
+
+    /// A claim that stays on its revision: finished and unreadable removals leave, a refresh may ask for confirmation.
+    pub(super) fn upkeep(
+        &self,
+        snapshot: &Snapshot<'_>,
+        cache: &ImageCache,
+        newest: Option<&ImageCacheRevision>,
+        claim: &CacheClaim,
+    ) -> CacheClaim {
+        let mut next = claim.clone();
+        next.removal = cache.spec.removal;
+        let done = self
+            .on_node
+            .map(|s| s.removed_revisions.as_slice())
+            .unwrap_or_default();
+        next.remove_revisions.retain(|r| {
+            next.removal != Removal::Retain
+                && !done.contains(r)
+                && snapshot
+                    .revisions
+                    .contains_key(&(claim.namespace.as_str(), r.as_str()))
+        });
+        if let Some(newest) = newest
+            && let Some(after) = self.verify_after(cache, newest)
+        {
+            next.verify_after = next.verify_after.max(Some(after));
+        }
+        next
+    }
+
+    /// A refresh confirms what is confirmed only by pulling: references without a digest always, others after a day.
+    fn verify_after(&self, cache: &ImageCache, newest: &ImageCacheRevision) -> Option<Time> {
+        let asked = cache
+            .status
+            .as_ref()?
+            .last_refresh
+            .as_ref()?
+            .requested_at
+            .clone()?;
+        let checked = self.on_node?.checked_at.clone()?;
+        let undigested = newest.spec.spec.images.iter().any(|i| i.digest.is_none());
+        let limit = if undigested {
+            asked.0
+        } else {
+            saturating(asked.0, -CONFIRM_AFTER)
+        };
+        (checked.0 < limit).then_some(asked)
+    }
+
+    /// The claim turned to removal; none once that is done, if `drop_when_done`.
+    pub(super) fn absent(
+        &self,
+        snapshot: &Snapshot<'_>,
+        removal: Removal,
+        drop_when_done: bool,
+    ) -> Option<CacheClaim> {
+        let claim = self.claim?;
+        if claim.desired == Desired::Absent {
+            let done = self.on_node.is_some_and(|s| s.state == NodeState::Purged);
+            if done && drop_when_done {
+                return None;
+            }
+            return Some(CacheClaim {
+                removal: claim.removal.max(removal),
+                ..claim.clone()
+            });
+        }
+        let mut next = claim.clone();
+        for held in self.on_node.map(|s| s.held.as_slice()).unwrap_or_default() {
+            let readable = snapshot
+                .revisions
+                .contains_key(&(claim.namespace.as_str(), held.as_str()));
+            if readable && *held != claim.revision && !next.remove_revisions.contains(held) {
+                next.remove_revisions.push(held.clone());
+            }
+        }
+        next.remove_revisions.truncate(MAX_REMOVE_REVISIONS);
+        next.desired = Desired::Absent;
+        next.removal = removal;
+        next.assigned_at = Time(snapshot.now);
+        next.verify_after = None;
+        Some(next)
+    }
+}

@@ -1,0 +1,167 @@
+//! What the status of a node says of one cache.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use larder_api::names::Reason;
+use larder_api::node_image_cache::{CacheOnNode, ImageOnNode, ImageState, NodeState};
+
+use super::claim::{ClaimDecision, Scope, Work, bytes};
+use super::decide::PullJob;
+use super::known::key;
+
+/// Revisions that a node's status remembers as held whole.
+const MAX_HELD: usize = 4;
+
+/// Counts of a revision's images on the node.
+#[derive(Default)]
+struct Counts {
+    ready: i32,
+    skipped: i32,
+    failed: i32,
+    outstanding: i32,
+    bytes: i64,
+}
+
+/// Sums up.
+pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -> ClaimDecision {
+    let (images, counts) = list(scope, &work);
+    let whole = counts.failed == 0 && counts.outstanding == 0;
+    let (state, reason, message) = state(scope, &work, &counts);
+    let claim = scope.claim;
+    let same_revision = scope.previous.is_some_and(|p| p.revision == claim.revision);
+    let since = scope
+        .previous
+        .filter(|p| p.state == state && same_revision)
+        .and_then(|p| p.since.clone());
+    let undigested: BTreeSet<&str> = scope
+        .images
+        .iter()
+        .filter(|i| i.digest.is_none())
+        .map(|i| i.image.as_str())
+        .collect();
+    // Results of earlier removals stay as they are.
+    let mut on_node = scope.previous.cloned().unwrap_or_default();
+    on_node.held = held(scope, whole);
+    on_node.checked_at = checked_at(scope, whole, same_revision);
+    on_node
+        .removed_revisions
+        .retain(|r| claim.remove_revisions.contains(r));
+    on_node.reported = work
+        .reported
+        .into_iter()
+        .filter(|r| undigested.contains(r.image.as_str()))
+        .collect();
+    ClaimDecision {
+        on_node: CacheOnNode {
+            namespace: claim.namespace.clone(),
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+            revision: claim.revision.clone(),
+            state,
+            reason,
+            message,
+            since: since.or(Some(Time(scope.input.now))),
+            ready: counts.ready,
+            total: scope.images.len() as i32 - counts.skipped,
+            skipped: counts.skipped,
+            bytes: counts.bytes,
+            ..on_node
+        },
+        images,
+        create,
+        delete: work.delete,
+        resolve_again: work.resolve_again,
+        wake_at: work.wake_at,
+    }
+}
+
+/// The images that are not ready, and counts of all.
+fn list(scope: &Scope<'_>, work: &Work<'_>) -> (Vec<ImageOnNode>, Counts) {
+    let mut list = Vec::new();
+    let mut counts = Counts::default();
+    for image in scope.images {
+        if work.ready.contains(&key(image)) {
+            counts.ready += 1;
+            counts.bytes += scope.input.node.map_or(0, |n| bytes(image, n));
+        } else if let Some(failed) = work.failed.get(image.image.as_str()) {
+            let skipped = failed.state == ImageState::Skipped;
+            counts.skipped += i32::from(skipped);
+            counts.failed += i32::from(!skipped);
+            list.push(failed.clone());
+        } else {
+            counts.outstanding += 1;
+            list.push(ImageOnNode {
+                cache: scope.cache_key(),
+                image: image.image.clone(),
+                digest: image.digest.clone(),
+                ..ImageOnNode::default()
+            });
+        }
+    }
+    (list, counts)
+}
+
+/// The state, with a reason and words where one thing is the matter with the whole cache.
+fn state(scope: &Scope<'_>, work: &Work<'_>, counts: &Counts) -> (NodeState, Option<Reason>, String) {
+    if counts.failed == 0 && counts.outstanding == 0 {
+        return (NodeState::Ready, None, String::new());
+    }
+    if let Some(rejection) = scope.input.rejections.get(&scope.claim.uid) {
+        return (
+            NodeState::Failed,
+            Some(Reason::PodRejected),
+            rejection.message.clone(),
+        );
+    }
+    if let Some((reason, message)) = work.blocked.clone() {
+        let state = if reason.is_some() {
+            NodeState::Failed
+        } else {
+            NodeState::Pulling
+        };
+        return (state, reason, message);
+    }
+    if counts.failed > 0 && counts.outstanding == 0 {
+        let noun = if counts.failed == 1 { "image" } else { "images" };
+        return (
+            NodeState::Failed,
+            None,
+            format!("{} {noun} failed", counts.failed),
+        );
+    }
+    if scope.cache.spec.suspend {
+        return (NodeState::Waiting, None, "suspended".to_owned());
+    }
+    (NodeState::Pulling, None, String::new())
+}
+
+/// When everything was last confirmed. While that is being done anew, nothing is.
+fn checked_at(scope: &Scope<'_>, whole: bool, same_revision: bool) -> Option<Time> {
+    let before = scope.previous.and_then(|p| p.checked_at.clone());
+    if !whole {
+        return before.filter(|_| same_revision && !scope.verifying);
+    }
+    let stays = scope.previous.is_some_and(|p| {
+        if same_revision {
+            p.state == NodeState::Ready && !scope.verifying
+        } else {
+            // Back to a revision that is still held: nothing was pulled.
+            p.held.contains(&scope.claim.revision)
+        }
+    });
+    before.filter(|_| stays).or(Some(Time(scope.input.now)))
+}
+
+/// Revisions held whole, the present one first.
+fn held(scope: &Scope<'_>, whole: bool) -> Vec<String> {
+    let mut held = scope.previous.map(|p| p.held.clone()).unwrap_or_default();
+    if whole {
+        held.retain(|r| *r != scope.claim.revision);
+        held.insert(0, scope.claim.revision.clone());
+        held.truncate(MAX_HELD);
+    } else if scope.verifying {
+        held.clear();
+    }
+    held
+}
