@@ -4,15 +4,16 @@ mod carry_out;
 mod gather;
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use larder_core::removal::{PurgeEntry, PurgeReport};
 use larder_runtime::{Timeouts, find_runtime};
 use serde_json::json;
-use tracing::{error, info};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
 
 use carry_out::carry_out;
 
@@ -78,13 +79,17 @@ pub(crate) async fn run(arguments: &Arguments) -> ExitCode {
 
 async fn purge(arguments: &Arguments) -> Result<PurgeReport> {
     let entries = read_entries(arguments)?;
-    let runtime = find_runtime(
-        &arguments.host_run,
-        arguments.socket.as_deref(),
-        Timeouts::default(),
-    )
-    .await?;
-    Ok(carry_out(&entries, &runtime).await)
+    // As the first process of a container it would not end by SIGTERM of itself.
+    let mut end = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let work = async {
+        let timeouts = Timeouts::default();
+        let runtime = find_runtime(&arguments.host_run, arguments.socket.as_deref(), timeouts).await?;
+        Ok(carry_out(&entries, &runtime).await)
+    };
+    tokio::select! {
+        report = work => report,
+        _ = end.recv() => bail!("told to end before everything was decided"),
+    }
 }
 
 fn read_entries(arguments: &Arguments) -> Result<Vec<PurgeEntry>> {
@@ -114,7 +119,9 @@ fn read_entries(arguments: &Arguments) -> Result<Vec<PurgeEntry>> {
 /// Tells the kubelet and whoever watches. In a container the kubelet has made the file; none is made in /dev, so the
 /// command also runs by hand.
 fn tell(termination_log: &Path, message: &str) -> Result<()> {
-    println!("{message}");
+    if let Err(error) = writeln!(io::stdout(), "{message}") {
+        warn!(%error, "nobody reads standard output");
+    }
     if termination_log.starts_with("/dev") && !termination_log.exists() {
         return Ok(());
     }

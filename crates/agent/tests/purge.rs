@@ -48,16 +48,19 @@ impl Node {
 
     /// Searches for the runtime below a folder of the node.
     async fn purge_below(&self, folder: &str, arguments: &[String]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_larder-agent"))
+        self.command(folder, arguments).output().await.unwrap()
+    }
+
+    fn command(&self, folder: &str, arguments: &[String]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder-agent"));
+        command
             .arg("purge")
             .arg("--host-run")
             .arg(self.folder.path().join(folder))
             .arg("--termination-log")
             .arg(self.folder.path().join("termination-log"))
-            .args(arguments)
-            .output()
-            .await
-            .unwrap()
+            .args(arguments);
+        command
     }
 
     fn termination_message(&self) -> String {
@@ -99,6 +102,7 @@ fn running(image: &FakeImage) -> FakeContainer {
         id: "4f1c2d".to_owned(),
         image_id: image.config.clone(),
         state: ContainerState::ContainerRunning,
+        mounts: Vec::new(),
     }
 }
 
@@ -185,6 +189,29 @@ async fn what_starts_between_two_removals_is_seen() {
 }
 
 #[tokio::test]
+async fn an_image_mounted_as_a_volume_is_in_use() {
+    let node = Node::new(Serves::Containerd).await;
+    let program = node.pull("program:1", "program");
+    let model = node.pull("model:1", "model");
+    let container = FakeContainer {
+        mounts: vec![model.config.clone()],
+        ..running(&program)
+    };
+    node.runtime.model().containers = vec![container.clone()];
+    let report = node.report(&entry("model:1", Some(&model), true)).await;
+    assert_eq!(outcomes(&report), [("model:1", Outcome::InUse)]);
+    let ended = FakeContainer {
+        state: ContainerState::ContainerExited,
+        ..container
+    };
+    node.runtime.model().containers = vec![ended];
+    assert_eq!(
+        node.report(&entry("model:1", Some(&model), true)).await.removed,
+        1
+    );
+}
+
+#[tokio::test]
 async fn through_cri_alone_only_all_removes() {
     let node = Node::new(Serves::CriOnly).await;
     let image = node.pull("a:1", "a");
@@ -225,6 +252,22 @@ async fn a_runtime_that_stops_answering_is_an_error_with_what_was_done() {
     let report: PurgeReport = serde_json::from_str(&node.termination_message()).unwrap();
     assert_eq!((report.removed, report.failed), (1, 1));
     assert_eq!(report.outcomes[0].message, "not decided");
+}
+
+#[tokio::test]
+async fn told_to_end_it_ends_and_says_so() {
+    let node = Node::new(Serves::Containerd).await;
+    let (arrived, at_work) = tokio::sync::oneshot::channel();
+    node.runtime
+        .before_next(Call::ListImages, |_| arrived.send(()).unwrap());
+    node.runtime.fault(Call::ListImages, Fault::Hang);
+    let mut command = node.command("", &entry("a:1", None, false));
+    let mut child = command.spawn().unwrap();
+    at_work.await.unwrap();
+    let kill = Command::new("kill").arg(child.id().unwrap().to_string()).status();
+    assert!(kill.await.unwrap().success());
+    assert_eq!(child.wait().await.unwrap().code(), Some(1));
+    assert!(node.termination_message().contains("told to end"));
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use crate::error::RuntimeError;
 use crate::proto::cri::image_service_client::ImageServiceClient;
 use crate::proto::cri::runtime_service_client::RuntimeServiceClient;
 use crate::proto::cri::{
-    AuthConfig, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
-    PullImageRequest, RemoveImageRequest, VersionRequest,
+    AuthConfig, ContainerStatusRequest, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
+    ListContainersRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest, VersionRequest,
 };
 use crate::records::RecordsClient;
 use crate::runtime::{Records, Runtime};
@@ -146,6 +146,30 @@ impl Runtime for RuntimeClient {
         let call = client.list_containers(ListContainersRequest {});
         let answer = within("ListContainers", self.timeouts.read, call).await?;
         Ok(answer.containers.into_iter().map(Container::from).collect())
+    }
+
+    async fn mounted_images(&self, container_id: &str) -> Result<Vec<String>, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = ContainerStatusRequest {
+            container_id: container_id.to_owned(),
+        };
+        match within(
+            "ContainerStatus",
+            self.timeouts.read,
+            client.container_status(request),
+        )
+        .await
+        {
+            Ok(answer) => {
+                let mounts = answer.status.unwrap_or_default().mounts;
+                Ok(mounts
+                    .into_iter()
+                    .filter_map(|mount| Some(mount.image?.image))
+                    .collect())
+            }
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn pull(

@@ -23,6 +23,9 @@ pub trait Runtime: Send + Sync {
     /// Every container, ended ones too.
     async fn containers(&self) -> Result<Vec<Container>, RuntimeError>;
 
+    /// Images that a container mounts as volumes, as its creator named them; none if the container is gone.
+    async fn mounted_images(&self, container_id: &str) -> Result<Vec<String>, RuntimeError>;
+
     /// Pulls an image and answers its id, or its name with a digest. It always asks the registry, also for an image that
     /// is there. With `auth`, `server_address` should name the registry: a mirror is sent the password otherwise.
     async fn pull(

@@ -7,16 +7,17 @@ use larder_core::removal::{EntryOutcome, Outcome, PurgeEntry, PurgeReport, Remov
 use larder_runtime::{Runtime, RuntimeError};
 use tracing::{info, warn};
 
-use super::gather::gather;
+use super::gather::Gatherer;
 
 /// Removes what may go and says what became of every entry. If the runtime stops answering, the report carries the error
 /// and counts what was not decided as failed.
 pub(crate) async fn carry_out(entries: &[PurgeEntry], runtime: &dyn Runtime) -> PurgeReport {
     let mut settled: BTreeMap<usize, EntryOutcome> = BTreeMap::new();
     let mut tried: BTreeSet<String> = BTreeSet::new();
+    let mut gatherer = Gatherer::default();
     loop {
         // A container may have started, a name may have come or moved since the last removal: decide anew.
-        let contents = match gather(runtime).await {
+        let contents = match gatherer.gather(runtime).await {
             Ok(contents) => contents,
             Err(error) => return cut_short(entries, settled, &error),
         };

@@ -1,26 +1,55 @@
 //! Reads what the node holds.
 
+use std::collections::BTreeMap;
+
 use larder_core::removal::{HeldContainer, HeldImage, HeldRecord, NodeContents};
 use larder_runtime::{Container, ContainerState, Image, Record, Runtime, RuntimeError};
 
-/// Reads names first and containers last, so that a container made meanwhile is seen.
-pub(crate) async fn gather(runtime: &dyn Runtime) -> Result<NodeContents, RuntimeError> {
-    let records = match runtime.records() {
-        Some(records) => Some(records.list().await?.into_iter().map(record).collect()),
-        None => None,
-    };
-    let images = runtime.images().await?.into_iter().map(image).collect();
-    let containers = runtime
-        .containers()
-        .await?
-        .into_iter()
-        .filter_map(container)
-        .collect();
-    Ok(NodeContents {
-        images,
-        records,
-        containers,
-    })
+/// Reads the node again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Gatherer {
+    /// Images mounted by each container. They never change, so each container is asked once.
+    mounts: BTreeMap<String, Vec<String>>,
+}
+
+impl Gatherer {
+    /// Reads names first and containers last, so that a container made meanwhile is seen.
+    pub(crate) async fn gather(&mut self, runtime: &dyn Runtime) -> Result<NodeContents, RuntimeError> {
+        let records = match runtime.records() {
+            Some(records) => Some(records.list().await?.into_iter().map(record).collect()),
+            None => None,
+        };
+        let images = runtime.images().await?.into_iter().map(image).collect();
+        let mut containers = Vec::new();
+        // One in an unknown state may be at work.
+        for container in runtime
+            .containers()
+            .await?
+            .into_iter()
+            .filter(|c| c.state != ContainerState::Exited)
+        {
+            for mounted in self.mounted(runtime, &container.id).await? {
+                containers.push(HeldContainer {
+                    id: container.id.clone(),
+                    image: vec![mounted.clone()],
+                });
+            }
+            containers.push(held(container));
+        }
+        Ok(NodeContents {
+            images,
+            records,
+            containers,
+        })
+    }
+
+    async fn mounted(&mut self, runtime: &dyn Runtime, container: &str) -> Result<&[String], RuntimeError> {
+        if !self.mounts.contains_key(container) {
+            let mounted = runtime.mounted_images(container).await?;
+            self.mounts.insert(container.to_owned(), mounted);
+        }
+        Ok(self.mounts.get(container).map(Vec::as_slice).unwrap_or_default())
+    }
 }
 
 fn record(record: Record) -> HeldRecord {
@@ -40,14 +69,10 @@ fn image(image: Image) -> HeldImage {
     }
 }
 
-/// None for a container that has ended. One in an unknown state may be at work.
-fn container(container: Container) -> Option<HeldContainer> {
-    if container.state == ContainerState::Exited {
-        return None;
-    }
+fn held(container: Container) -> HeldContainer {
     let names = [container.image_id, container.image_ref, container.image];
-    Some(HeldContainer {
+    HeldContainer {
         id: container.id,
         image: names.into_iter().filter(|n| !n.is_empty()).collect(),
-    })
+    }
 }

@@ -39,7 +39,13 @@ pub async fn conformance(socket: &Path, images: &ConformanceImages) -> Result<()
         !version.runtime.is_empty() && !version.version.is_empty(),
         "{version:?}"
     );
-    runtime.containers().await?;
+    for container in runtime.containers().await? {
+        runtime.mounted_images(&container.id).await?;
+    }
+    ensure!(
+        runtime.mounted_images("absent").await?.is_empty(),
+        "an absent container mounts something"
+    );
     let fs = runtime.image_fs().await?;
     ensure!(
         fs.iter().any(|fs| !fs.mountpoint.is_empty()),

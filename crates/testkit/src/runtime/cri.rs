@@ -3,10 +3,11 @@
 use larder_runtime::proto::cri::image_service_server::ImageService;
 use larder_runtime::proto::cri::runtime_service_server::RuntimeService;
 use larder_runtime::proto::cri::{
-    Container, FilesystemIdentifier, FilesystemUsage, Image, ImageFsInfoRequest, ImageFsInfoResponse,
-    ImageSpec, ImageStatusRequest, ImageStatusResponse, ListContainersRequest, ListContainersResponse,
-    ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse, RemoveImageRequest,
-    RemoveImageResponse, UInt64Value, VersionRequest, VersionResponse,
+    Container, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse, FilesystemIdentifier,
+    FilesystemUsage, Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec, ImageStatusRequest,
+    ImageStatusResponse, ListContainersRequest, ListContainersResponse, ListImagesRequest,
+    ListImagesResponse, Mount, PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse,
+    UInt64Value, VersionRequest, VersionResponse,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -42,6 +43,28 @@ impl RuntimeService for Shared {
         });
         Ok(Response::new(ListContainersResponse {
             containers: containers.collect(),
+        }))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<ContainerStatusRequest>,
+    ) -> Result<Response<ContainerStatusResponse>, Status> {
+        self.enter(Call::ContainerStatus).await?;
+        let id = request.into_inner().container_id;
+        let found = self.model().containers.iter().find(|c| c.id == id).cloned();
+        let container = found.ok_or_else(|| Status::not_found(format!("container {id:?}: not found")))?;
+        let mount = |image| Mount {
+            container_path: "/volume".to_owned(),
+            image: Some(ImageSpec { image }),
+        };
+        let plain = Mount {
+            container_path: "/etc/hosts".to_owned(),
+            image: None,
+        };
+        let mounts = container.mounts.into_iter().map(mount).chain([plain]).collect();
+        Ok(Response::new(ContainerStatusResponse {
+            status: Some(ContainerStatus { id, mounts }),
         }))
     }
 }

@@ -14,6 +14,7 @@ use super::model::Model;
 pub enum Call {
     Version,
     ListContainers,
+    ContainerStatus,
     ListImages,
     ImageStatus,
     PullImage,

@@ -60,6 +60,8 @@ pub struct FakeContainer {
     pub image_id: String,
     /// Its state.
     pub state: ContainerState,
+    /// Ids of images that it mounts as volumes.
+    pub mounts: Vec<String>,
 }
 
 /// A record of the images service.
