@@ -24,8 +24,8 @@ install_larder() {
     folder=$(mktemp -d)
     hack/manifests "$folder" ghcr.io/larder-dev "$tag"
     cp hack/lib/local-registries.yaml "$folder/deploy/registries.yaml"
-    kube apply --server-side --field-manager=larder-install --force-conflicts -k "$folder/deploy"
+    kube apply --server-side --field-manager=larder-install --force-conflicts -k "$folder/deploy" >/dev/null
     rm -rf "$folder"
-    kube wait --for=condition=Established --timeout=60s crd -l app.kubernetes.io/part-of=larder
+    kube wait --for=condition=Established --timeout=60s crd -l app.kubernetes.io/part-of=larder >/dev/null
     kube --namespace larder-system rollout status deployment/larder-operator --timeout=180s
 }
