@@ -64,24 +64,28 @@ pub fn decide(entries: &[PurgeEntry], state: &NodeContents) -> RemovalPlan {
         outcomes,
         steps: Vec::new(),
     };
+    let parsed: Vec<_> = entries.iter().map(|e| ImageRef::parse(&e.reference)).collect();
+    let mandates = mandates(entries, &parsed);
     let mut wishes: BTreeMap<usize, Vec<Wish>> = BTreeMap::new();
-    for (index, entry) in entries.iter().enumerate() {
-        match ImageRef::parse(&entry.reference) {
-            Err(error) => plan.outcomes[index] = outcome(entry, Outcome::Failed, &error.to_string()),
-            Ok(reference) => match locate(&held, &reference, entry.digest.as_deref()) {
-                Ok((place, has_tag)) => {
-                    let (claimed_at, all) = mandate(entries, entry, &reference);
-                    let wish = Wish {
-                        index,
-                        reference,
-                        claimed_at,
-                        all,
-                        has_tag,
-                    };
-                    wishes.entry(place).or_default().push(wish);
-                }
-                Err(why) => plan.outcomes[index] = outcome(entry, Outcome::Absent, why),
-            },
+    for (index, (entry, reference)) in entries.iter().zip(&parsed).enumerate() {
+        let digest = entry.digest.as_deref();
+        match reference.as_ref().map(|r| (r, locate(&held, r, digest))) {
+            Err(error) => settle(&mut plan, index, Outcome::Failed, error.to_string()),
+            Ok((_, Err(why))) => settle(&mut plan, index, Outcome::Absent, why.to_owned()),
+            Ok((reference, Ok((place, has_tag)))) => {
+                let (claimed_at, all) = mandates
+                    .get(&(reference, digest))
+                    .copied()
+                    .unwrap_or((entry.claimed_at, entry.all));
+                let wish = Wish {
+                    index,
+                    reference: reference.clone(),
+                    claimed_at,
+                    all,
+                    has_tag,
+                };
+                wishes.entry(place).or_default().push(wish);
+            }
         }
     }
     for (place, wishes) in wishes {
@@ -91,18 +95,22 @@ pub fn decide(entries: &[PurgeEntry], state: &NodeContents) -> RemovalPlan {
     plan
 }
 
-/// The earliest claim and the widest mandate among entries for one reference and digest: they mean one image, which is
-/// not treated in two ways.
-fn mandate(entries: &[PurgeEntry], entry: &PurgeEntry, reference: &ImageRef) -> (Timestamp, bool) {
-    let same = |e: &&PurgeEntry| {
-        e.digest == entry.digest && ImageRef::parse(&e.reference).is_ok_and(|other| other == *reference)
-    };
-    entries
-        .iter()
-        .filter(same)
-        .fold((entry.claimed_at, entry.all), |(at, all), e| {
-            (at.min(e.claimed_at), all || e.all)
-        })
+type Mandates<'a> = BTreeMap<(&'a ImageRef, Option<&'a str>), (Timestamp, bool)>;
+
+/// The earliest claim and the widest mandate for each reference and digest: entries that agree in both mean one image,
+/// which is not treated in two ways.
+fn mandates<'a, E>(entries: &'a [PurgeEntry], parsed: &'a [Result<ImageRef, E>]) -> Mandates<'a> {
+    let mut mandates = Mandates::new();
+    for (entry, reference) in entries.iter().zip(parsed) {
+        let Ok(reference) = reference else { continue };
+        let given = (entry.claimed_at, entry.all);
+        let (claimed_at, all) = mandates
+            .entry((reference, entry.digest.as_deref()))
+            .or_insert(given);
+        *claimed_at = given.0.min(*claimed_at);
+        *all |= given.1;
+    }
+    mandates
 }
 
 /// The image that an entry means and whether it holds the entry's own tag. A tag that points elsewhere by now is not
