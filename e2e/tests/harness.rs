@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use larder_e2e::cluster::name::ClusterName;
 use larder_e2e::cluster::registry::RegistryKind;
-use larder_e2e::cluster::{Cluster, NodeOptions, Options};
+use larder_e2e::cluster::{Cluster, Node, NodeOptions, Options};
 use larder_e2e::images::{ImageSpec, Registry, RegistryTarget};
 use larder_e2e::progress::Stderr;
 
@@ -153,6 +153,33 @@ async fn a_cluster_runs_pods_names_what_died_is_repaired_and_leaves_nothing() {
     Cluster::down(&owned.0).unwrap();
 }
 
+/// Pulls 4 MiB at 1 MiB/s.
+async fn bandwidth_is_limited(cluster: &Cluster, node: &Node) {
+    let image = ImageSpec::new(1).layers(1, 4 << 20);
+    let registry = cluster.registry(RegistryKind::Open).unwrap();
+    let target = RegistryTarget {
+        base: registry.url,
+        credentials: None,
+        ca_file: None,
+    };
+    image
+        .push(&Registry::connect(&target).unwrap(), "slow", "1")
+        .await
+        .unwrap();
+    node.limit_bandwidth(Some(1 << 20)).unwrap();
+    let began = Instant::now();
+    let slow = format!("{}/slow:1", registry.host);
+    node.ctr(&["images", "pull", "--hosts-dir", "/etc/containerd/certs.d", &slow])
+        .unwrap();
+    assert!(
+        began.elapsed() > Duration::from_secs(3),
+        "4 MiB at 1 MiB/s took {:?}",
+        began.elapsed()
+    );
+    node.limit_bandwidth(None).unwrap();
+    node.limit_bandwidth(None).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_come_go_lose_their_power_and_their_cable() {
     let owned = Owned::new("larder-harness-nodes");
@@ -185,30 +212,7 @@ async fn nodes_come_go_lose_their_power_and_their_cable() {
     assert!((200..=256).contains(&size), "{size} MiB");
     run_pod(&cluster, "extra", "survivor").await;
 
-    let image = ImageSpec::new(1).layers(1, 4 << 20);
-    let registry = cluster.registry(RegistryKind::Open).unwrap();
-    let target = RegistryTarget {
-        base: registry.url,
-        credentials: None,
-        ca_file: None,
-    };
-    image
-        .push(&Registry::connect(&target).unwrap(), "slow", "1")
-        .await
-        .unwrap();
-    extra.limit_bandwidth(Some(1 << 20)).unwrap();
-    let began = Instant::now();
-    let slow = format!("{}/slow:1", registry.host);
-    extra
-        .ctr(&["images", "pull", "--hosts-dir", "/etc/containerd/certs.d", &slow])
-        .unwrap();
-    assert!(
-        began.elapsed() > Duration::from_secs(3),
-        "4 MiB at 1 MiB/s took {:?}",
-        began.elapsed()
-    );
-    extra.limit_bandwidth(None).unwrap();
-    extra.limit_bandwidth(None).unwrap();
+    bandwidth_is_limited(&cluster, &extra).await;
 
     let ready = |node: &str| {
         let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;

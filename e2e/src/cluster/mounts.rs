@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,8 @@ impl NodeMounts {
             .context("leave the namespaces of", root)?;
         sethostname(&self.hostname).context("set the host name of", root)?;
         change(root, MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
+
+        let_go_of_namespaces()?;
 
         let run_folder = Path::new("/run");
         mount(
@@ -106,6 +108,21 @@ impl NodeMounts {
         }
         Ok(())
     }
+}
+
+/// The names of network namespaces are mounts, and a copy of them here would keep those namespaces, other clusters'
+/// too, for as long as this node runs.
+fn let_go_of_namespaces() -> Result<()> {
+    let table = Path::new("/proc/self/mounts");
+    let mounts = fs::read_to_string(table).context("read", table)?;
+    let targets = mounts.lines().rev().filter_map(|line| line.split(' ').nth(1));
+    for target in targets
+        .map(Path::new)
+        .filter(|target| target.starts_with("/run/netns"))
+    {
+        umount2(target, MntFlags::MNT_DETACH).context("unmount", target)?;
+    }
+    Ok(())
 }
 
 fn make(folder: &Path) -> Result<()> {

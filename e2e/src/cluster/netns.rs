@@ -1,10 +1,12 @@
 //! The network of a cluster: one namespace for the control plane with a bridge, one a node, a cable between.
 //! Nothing in the machine's own network namespace changes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use nix::sched::CloneFlags;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 
 use super::addresses as ip;
 use super::command::run;
@@ -43,12 +45,33 @@ pub fn of_cluster(name: &ClusterName) -> Vec<String> {
         .collect()
 }
 
-/// Deletes a name; the namespace goes with its last process.
+/// Deletes a name; the namespace goes with its last process. No child process does it, nor makes it: one could go on
+/// after the run that started it was killed.
 pub fn delete(netns: &str) -> Result<()> {
-    if path(netns).exists() {
-        run("ip", &["netns", "delete", netns])?;
+    let file = path(netns);
+    if !file.exists() {
+        return Ok(());
     }
-    Ok(())
+    match umount2(&file, MntFlags::MNT_DETACH) {
+        // Not a mount point: the run that made the file was killed before the next line.
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(error) => return Err(error).context("unmount", &file),
+    }
+    fs::remove_file(&file).context("remove", &file)
+}
+
+/// Makes a namespace and gives it a name as `ip netns` does, so that `ip -n` and `nsenter` find it.
+fn create(netns: &str) -> Result<()> {
+    let folder = Path::new(FOLDER);
+    fs::create_dir_all(folder).context("make", folder)?;
+    let file = path(netns);
+    File::create(&file).context("make", &file)?;
+    on_a_thread(netns, || {
+        unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace for", &file)?;
+        let own = Path::new("/proc/thread-self/ns/net");
+        mount(Some(own), &file, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .context("name a network namespace", &file)
+    })
 }
 
 /// Makes the control plane's namespace with its bridge, addresses and rules, or repairs it.
@@ -179,16 +202,17 @@ pub fn limit(name: &ClusterName, number: u8, bytes_per_second: Option<u64>) -> R
 }
 
 /// Runs `work` on a thread inside a namespace.
-pub fn within<T: Send>(netns: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let file = path(netns);
-    let joined = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            enter(&file, CloneFlags::CLONE_NEWNET)?;
-            work()
-        });
-        thread.join()
-    });
-    joined.unwrap_or_else(|_| Err(Error::Worker(format!("a thread in {netns}"))))
+fn within<T: Send>(netns: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_a_thread(netns, || {
+        enter(&path(netns), CloneFlags::CLONE_NEWNET)?;
+        work()
+    })
+}
+
+/// Runs `work` on a thread of its own, whose namespaces it may change.
+fn on_a_thread<T: Send>(netns: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let joined = std::thread::scope(|scope| scope.spawn(work).join());
+    joined.unwrap_or_else(|_| Err(Error::Worker(format!("a thread for {netns}"))))
 }
 
 /// Makes a namespace that forwards packets and has a loopback, if it is not there yet.
@@ -198,7 +222,7 @@ fn ensure(netns: &str) -> Result<()> {
         delete(netns)?;
     }
     if !path(netns).exists() {
-        run("ip", &["netns", "add", netns])?;
+        create(netns)?;
     }
     run("ip", &["-n", netns, "link", "set", "lo", "up"])?;
     within(netns, || {

@@ -1,31 +1,27 @@
 //! One node: boots like a machine (namespaces, disk, containerd), then joins (kubelet, kube-proxy).
 
-use std::fs::{self, File};
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::addresses as ip;
 use super::cgroup::Cgroups;
 use super::command::run;
 use super::containerd;
-use super::controlplane::{Site, api_url};
-use super::error::{Error, IoContext, Result};
-use super::kubeconfig;
+use super::controlplane::Site;
+use super::error::{Error, Result};
 use super::kubelet;
 use super::launch::Launch;
 use super::layout::Layout;
+use super::loops;
 use super::mounts::{NODE_FOLDER, NodeMounts};
 use super::name::ClusterName;
 use super::netns;
+use super::node_files;
 use super::pause::Waiter;
-use super::pki::Subject;
 use super::process::{Components, kill_pid};
 use super::state::{ClusterState, NodeState, write_atomically};
-use crate::images::sha256_digest;
 
 /// How long a step of a node's start may take on a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -41,11 +37,11 @@ pub fn boot(site: &Site, node: &NodeState) -> Result<()> {
         power_off(&site.name, &site.layout, &site.cgroups, node)?;
         site.cgroups.create(&system_cgroup(&site.name, &node.name))?;
         netns::create_node(&site.name, &node.name, node.number)?;
-        prepare_folder(site, node)?;
+        node_files::prepare(site, node)?;
         let mut launch = Launch::new("sleep", ["infinity"]);
         launch.mounts = Some(NodeMounts {
             hostname: node.name.clone(),
-            machine_id: machine_id(&site.name, &node.name),
+            machine_id: node_files::machine_id(&site.name, &node.name),
             folder: site.layout.node(&node.name),
         });
         components.start(&hold, &inside(site, node, launch))?;
@@ -87,7 +83,7 @@ pub fn power_off(name: &ClusterName, layout: &Layout, cgroups: &Cgroups, node: &
     })?;
     netns::delete_node(name, &node.name, node.number)?;
     cgroups.remove(&cgroup, Duration::from_secs(10))?;
-    release_loops(&layout.node_disk(&node.name))
+    loops::release(&layout.node_disk(&node.name))
 }
 
 /// Kills what `find` finds until it finds nothing.
@@ -110,37 +106,6 @@ pub fn kill_all(what: &str, find: impl Fn() -> std::collections::BTreeSet<i32>) 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Waits until no loop device has a file at or below `path` behind it; detaches those that do not go by themselves.
-pub fn release_loops(path: &Path) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let devices = loops(path);
-        if devices.is_empty() {
-            return Ok(());
-        }
-        if began.elapsed() > Duration::from_secs(10) {
-            let rest = devices.iter().map(String::as_str).collect::<Vec<_>>();
-            run("losetup", &[&["--detach"], rest.as_slice()].concat())?;
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// The loop devices with a file at or below `path` behind them.
-pub fn loops(path: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/sys/block") else {
-        return Vec::new();
-    };
-    let behind = |device: &str| fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")).ok();
-    entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|device| behind(device).is_some_and(|file| Path::new(file.trim_end()).starts_with(path)))
-        .map(|device| format!("/dev/{device}"))
-        .collect()
 }
 
 /// The process that keeps a node's namespaces, once they are complete.
@@ -224,91 +189,6 @@ fn beside_holder(site: &Site, node: &NodeState, launch: Launch) -> Result<Launch
     Ok(launch)
 }
 
-/// Makes what a node finds in its folder. What is there already is kept: a test may have changed it.
-fn prepare_folder(site: &Site, node: &NodeState) -> Result<()> {
-    let folder = site.layout.node(&node.name);
-    for part in ["kubelet", "log", "containerd", "cni", "pki"] {
-        let part = folder.join(part);
-        fs::create_dir_all(&part).context("make", &part)?;
-    }
-    let keep = |path: PathBuf, text: String| {
-        if path.is_file() {
-            Ok(())
-        } else {
-            write_atomically(&path, text.as_bytes())
-        }
-    };
-    let runtime = site.layout.node_containerd(&node.name);
-    keep(runtime.join("config.toml"), containerd::config(&site.binaries))?;
-    for (host, text) in containerd::hosts() {
-        keep(runtime.join("certs.d").join(host).join("hosts.toml"), text)?;
-    }
-    keep(
-        folder.join("cni/10-larder.conflist"),
-        containerd::cni(node.number),
-    )?;
-
-    let pki = folder.join("pki");
-    for copy in [runtime.join("ca.crt"), pki.join("ca.crt")] {
-        fs::copy(site.ca.cert(), &copy).context("write", &copy)?;
-    }
-    let user = format!("system:node:{}", node.name);
-    let subject = Subject {
-        common_name: &user,
-        organizations: &["system:nodes"],
-        addresses: &[IpAddr::V4(ip::node(node.number))],
-        names: &[&node.name],
-    };
-    let server = api_url();
-    let files = site.ca.issue_in(&pki, "kubelet", &subject)?;
-    kubeconfig::write(
-        &pki.join("kubelet.kubeconfig"),
-        site.name.as_str(),
-        &server,
-        site.ca.cert(),
-        &files,
-    )?;
-    let subject = Subject {
-        common_name: "system:kube-proxy",
-        ..Subject::default()
-    };
-    let files = site.ca.issue_in(&pki, "kube-proxy", &subject)?;
-    kubeconfig::write(
-        &pki.join("kube-proxy.kubeconfig"),
-        site.name.as_str(),
-        &server,
-        site.ca.cert(),
-        &files,
-    )?;
-    make_disk(&site.layout.node_disk(&node.name), node.image_disk)
-}
-
-/// A sparse file with an ext4 file system in it, unless it is there.
-fn make_disk(disk: &Path, bytes: u64) -> Result<()> {
-    if disk.is_file() {
-        return Ok(());
-    }
-    let new = disk.with_extension("new");
-    let file = File::create(&new).context("make", &new)?;
-    file.set_len(bytes).context("make", &new)?;
-    // Nothing reserved, tables written when needed: the file stays sparse and is there in milliseconds.
-    let options = [
-        "-q",
-        "-F",
-        "-m",
-        "0",
-        "-J",
-        "size=8",
-        "-E",
-        "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-    ];
-    run(
-        "mkfs.ext4",
-        &[options.as_slice(), &[&new.to_string_lossy()]].concat(),
-    )?;
-    fs::rename(&new, disk).context("make", disk)
-}
-
 /// Gives containerd the image of every sandbox, unless it has it.
 fn import_pause(site: &Site, node: &NodeState) -> Result<()> {
     let ctr = site.binaries.join("ctr");
@@ -334,12 +214,6 @@ fn import_pause(site: &Site, node: &NodeState) -> Result<()> {
     Ok(())
 }
 
-/// The same for a node of the same name in a cluster of the same name, as when a machine is installed anew.
-fn machine_id(name: &ClusterName, node: &str) -> String {
-    let digest = sha256_digest(format!("{name}/{node}").as_bytes());
-    digest.trim_start_matches("sha256:").chars().take(32).collect()
-}
-
 fn wait(components: &Components, component: &str, what: &str, done: impl Fn() -> bool) -> Result<()> {
     let began = Instant::now();
     while !done() {
@@ -361,18 +235,6 @@ fn wait(components: &Components, component: &str, what: &str, done: impl Fn() ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn machine_ids_differ_between_nodes_and_clusters() {
-        let (a, b) = (ClusterName::new("a").unwrap(), ClusterName::new("b").unwrap());
-        let ids = [
-            machine_id(&a, "node-1"),
-            machine_id(&a, "node-2"),
-            machine_id(&b, "node-1"),
-        ];
-        assert!(ids.iter().all(|id| id.len() == 32));
-        assert!(ids[0] != ids[1] && ids[0] != ids[2]);
-    }
 
     #[test]
     fn nothing_to_kill_is_done_at_once() {

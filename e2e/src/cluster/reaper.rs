@@ -6,44 +6,63 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 
 use super::cgroup::Cgroups;
-use super::error::{IoContext, Result};
+use super::error::{Error, IoContext, Result};
 use super::layout::Layout;
+use super::loops::{attached, release};
 use super::name::ClusterName;
 use super::netns;
-use super::node::{kill_all, loops, release_loops};
+use super::node::kill_all;
 use super::process::{Components, Process};
+
+/// How long it may take until nothing is left, on a machine that is busy with builds.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Removes processes, namespaces, cgroups, mounts, loop devices and the cluster's folder.
 pub fn reap(name: &ClusterName, layout: &Layout, cgroups: &Cgroups) -> Result<()> {
-    let recorded: Vec<Process> = Components::new(layout)
-        .records()
-        .into_iter()
-        .map(|r| r.process)
-        .collect();
+    let began = Instant::now();
+    loop {
+        let swept = sweep(name, layout, cgroups);
+        // A component that a killed run had just started may have come to life behind the broom.
+        let left = leftovers(name, layout, cgroups);
+        if left.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            swept?;
+            let what = format!("the end of cluster {name}");
+            return Err(Error::Timeout {
+                what,
+                after: PATIENCE,
+                detail: Some(left.join(", ")),
+            });
+        }
+    }
+}
+
+/// Goes once through all that a cluster can have. Order matters: what a process holds goes after it.
+fn sweep(name: &ClusterName, layout: &Layout, cgroups: &Cgroups) -> Result<()> {
+    let recorded = Components::new(layout).records();
     kill_all(&format!("the processes of cluster {name}"), || {
-        let mut found = processes(name, cgroups);
-        found.extend(
-            recorded
-                .iter()
-                .filter(|process| process.is_alive())
-                .map(|process| process.pid),
-        );
-        found
+        let alive = recorded
+            .iter()
+            .filter(|record| record.process.is_alive())
+            .map(|record| record.process.pid);
+        processes(name, cgroups).into_iter().chain(alive).collect()
     })?;
     for namespace in netns::of_cluster(name) {
         netns::delete(&namespace)?;
     }
-    cgroups.remove(&name.cgroup(), Duration::from_secs(20))?;
+    cgroups.remove(&name.cgroup(), Duration::from_secs(5))?;
     for target in mounts_below(layout.root()) {
         let target = Path::new(&target);
         umount2(target, MntFlags::MNT_DETACH).context("unmount", target)?;
     }
-    release_loops(layout.root())?;
+    release(layout.root())?;
     match fs::remove_dir_all(layout.root()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).context("remove", layout.root())
@@ -72,7 +91,7 @@ pub fn leftovers(name: &ClusterName, layout: &Layout, cgroups: &Cgroups) -> Vec<
             .map(|target| format!("mount {target}")),
     );
     left.extend(
-        loops(layout.root())
+        attached(layout.root())
             .into_iter()
             .map(|device| format!("loop device {device}")),
     );

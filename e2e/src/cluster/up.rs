@@ -84,6 +84,7 @@ impl Cluster {
         let site = &self.site;
         // The one setting of the machine that a cluster changes.
         preflight::raise_inotify_limit().context("raise", Path::new("fs.inotify.max_user_instances"))?;
+        Components::new(&site.layout).forget_dead()?;
         let namespace = netns::path(&site.name.control_netns()).exists();
         site.cgroups.create(&site.name.control_cgroup())?;
         netns::ensure_control(&site.name)?;
