@@ -22,12 +22,6 @@ pub enum Error {
         /// What is missing or wrong.
         what: String,
     },
-    /// The image carries no name and none was given.
-    #[error("{} carries no image name: say under which reference to push it", path.display())]
-    Unnamed {
-        /// The folder or archive.
-        path: PathBuf,
-    },
     /// A reference that an image cannot be pushed under.
     #[error("cannot push under {reference:?}: {what}")]
     Reference {
