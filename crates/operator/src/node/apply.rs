@@ -133,12 +133,15 @@ async fn delete(ctx: &Context, node: &str, uid: String, resource_version: String
         ..DeleteParams::background()
     };
     match api.delete(node, &params).await {
-        Ok(_) => {
-            // It carries no finalizer: it is gone.
-            if let Some(change) = ctx.world.objects.gone("", node, &uid) {
-                ctx.queues.object_changed(&change);
+        Ok(answer) => match answer.left() {
+            // Somebody's finalizer holds it: the watch tells when it is gone.
+            Some(held) => ctx.wrote_object(held),
+            None => {
+                if let Some(change) = ctx.world.objects.gone("", node, &uid) {
+                    ctx.queues.object_changed(&change);
+                }
             }
-        }
+        },
         Err(error) => {
             look_again(ctx, &api, node, &error).await?;
             if !is_not_found(&error) {

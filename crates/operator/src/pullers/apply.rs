@@ -1,5 +1,6 @@
 //! Does what was decided for a node.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use larder_api::node_image_cache::PullerStatus;
 use larder_core::message::{redact, shorten};
 use larder_core::pull::{JobKey, PullJob, Rejection};
 use larder_core::purge::PurgeJob;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::gather::Gathered;
@@ -43,31 +45,55 @@ pub enum Error {
     Create(#[source] kube::Error),
 }
 
-/// Writes `status.kubelet` of a node's object, whole.
+/// Writes `status.kubelet` of a node's object, whole. False if the object is gone: the world knows by then, and the
+/// node is looked at again.
 pub(super) async fn write_status(
     ctx: &Context,
     object: &NodeImageCache,
     status: &PullerStatus,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let api: Api<NodeImageCache> = Api::all(ctx.client.clone());
+    let name = object.name_any();
+    let uid = object.uid().unwrap_or_default();
     let body = serde_json::json!({
         "apiVersion": NodeImageCache::api_version(&()),
         "kind": NodeImageCache::kind(&()),
         // The UID makes sure that it is this very object, and not one made anew under its name.
-        "metadata": {"name": object.name_any(), "uid": object.uid()},
+        "metadata": {"name": name, "uid": uid},
         "status": {"kubelet": status},
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api
-        .patch_status(&object.name_any(), &params, &Patch::Apply(&body))
-        .await
-    {
+    match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
         Ok(written) => {
             ctx.wrote_object(written);
-            Ok(())
+            Ok(true)
         }
-        Err(error) => Err(Error::Status(error)),
+        Err(error) => {
+            if !is_gone(&api, &name, &uid, &error).await {
+                return Err(Error::Status(error));
+            }
+            if let Some(change) = ctx.world.objects.gone("", &name, &uid) {
+                ctx.queues.object_changed(&change);
+            }
+            Ok(false)
+        }
     }
+}
+
+/// Whether a refused write means that the object of this UID is no more. A conflict alone does not prove it.
+async fn is_gone<K>(api: &Api<K>, name: &str, uid: &str, error: &kube::Error) -> bool
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    if is_not_found(error) {
+        return true;
+    }
+    let found = if is_conflict(error) {
+        api.get_opt(name).await.ok()
+    } else {
+        None
+    };
+    found.is_some_and(|object| object.is_none_or(|o| o.meta().uid.as_deref() != Some(uid)))
 }
 
 /// Deletes Jobs. One that cannot be deleted does not keep the others.
@@ -83,17 +109,14 @@ pub(super) async fn delete(ctx: &Context, node: &str, jobs: &[JobKey]) -> Result
 
 async fn delete_one(ctx: &Context, node: &str, key: &JobKey) -> Result<(), kube::Error> {
     let api: Api<Job> = Api::namespaced(ctx.client.clone(), &key.namespace);
-    // While a pod is at work its Job stays until it has ended, so that nothing else begins before.
-    let at_work = ctx
-        .world
-        .pods
-        .indexed(node)
-        .iter()
-        .any(|pod| is_at_work(pod, &key.uid));
-    let policy = if at_work {
-        PropagationPolicy::Foreground
-    } else {
+    // While its pod is at work, or on its way, a Job stays until that has ended, so that nothing else begins before.
+    let pods = ctx.world.pods.indexed(node);
+    let mut owned = pods.iter().filter(|pod| is_owned(pod, &key.uid)).peekable();
+    let ended = owned.peek().is_some() && owned.all(|pod| has_ended(pod));
+    let policy = if ended {
         PropagationPolicy::Background
+    } else {
+        PropagationPolicy::Foreground
     };
     let params = DeleteParams {
         propagation_policy: Some(policy),
@@ -104,11 +127,15 @@ async fn delete_one(ctx: &Context, node: &str, key: &JobKey) -> Result<(), kube:
         ..DeleteParams::default()
     };
     let change = match api.delete(&key.name, &params).await {
-        Ok(_) => ctx
-            .world
-            .jobs
-            .mark_deleting(&key.namespace, &key.name, &key.uid, Time(Timestamp::now())),
-        Err(error) if is_not_found(&error) || is_conflict(&error) => {
+        // The object is sent back if it stays for a while.
+        Ok(answer) if answer.is_left() => {
+            let now = Time(Timestamp::now());
+            ctx.world
+                .jobs
+                .mark_deleting(&key.namespace, &key.name, &key.uid, now)
+        }
+        Ok(_) => ctx.world.jobs.gone(&key.namespace, &key.name, &key.uid),
+        Err(error) if is_gone(&api, &key.name, &key.uid, &error).await => {
             ctx.world.jobs.gone(&key.namespace, &key.name, &key.uid)
         }
         Err(error) => return Err(error),
@@ -119,19 +146,17 @@ async fn delete_one(ctx: &Context, node: &str, key: &JobKey) -> Result<(), kube:
     Ok(())
 }
 
-fn is_at_work(pod: &Pod, job_uid: &str) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|s| s.phase.as_deref())
-        .unwrap_or_default();
-    let owned = pod
-        .metadata
+fn is_owned(pod: &Pod, job_uid: &str) -> bool {
+    pod.metadata
         .owner_references
         .iter()
         .flatten()
-        .any(|o| o.uid == job_uid);
-    owned && !matches!(phase, "Succeeded" | "Failed")
+        .any(|o| o.uid == job_uid)
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Creates Jobs as fast as the whole operator may. Returns after how long it is this node's turn for the next one.

@@ -54,8 +54,10 @@ pub async fn reconcile(ctx: Arc<Context>, node: String) -> Result<Option<Duratio
     if decision.write == Write::Now
         && let Some(object) = &gathered.object
     {
+        if !apply::write_status(&ctx, object, &decision.status).await? {
+            return Ok(None);
+        }
         tally::count(&ctx.metrics, gathered.previous(), &decision.status);
-        apply::write_status(&ctx, object, &decision.status).await?;
         ctx.with_memory(&node, |memory| memory.written_at = Some(now));
     }
     for (namespace, cache, reference, at) in decision.resolve_again {

@@ -120,7 +120,7 @@ impl<K: Ord + Clone + Debug + Send + Sync + 'static> Queue<K> {
         }
     }
 
-    async fn work_on<E: std::error::Error>(
+    async fn work_on<E: std::error::Error + 'static>(
         self,
         key: K,
         work: impl Future<Output = Result<Option<Duration>, E>> + Send,
@@ -138,7 +138,13 @@ impl<K: Ord + Clone + Debug + Send + Sync + 'static> Queue<K> {
             Ok(again) => Outcome::Done { again },
             Err(error) => {
                 metrics.reconcile_errors.with_label_values(&[name]).inc();
-                tracing::warn!(queue = name, ?key, error = %Chain(&error), "will be repeated");
+                let before = self.schedule().failures(&key);
+                // A conflict now and then is how things are; what fails twice in a row is news.
+                if before == 0 {
+                    tracing::debug!(queue = name, ?key, error = %Chain(&error), "failed, will be repeated");
+                } else {
+                    tracing::warn!(queue = name, ?key, before, error = %Chain(&error), "failed again, will be repeated");
+                }
                 Outcome::Failed
             }
         };
@@ -148,15 +154,20 @@ impl<K: Ord + Clone + Debug + Send + Sync + 'static> Queue<K> {
 }
 
 /// An error with its sources, on one line.
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
+        let mut next = Some(self.0);
+        let mut separator = "";
+        while let Some(error) = next {
+            if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+                // Its own text is the whole status, twice.
+                return write!(f, "{separator}{} ({})", status.message, status.code);
+            }
+            write!(f, "{separator}{error}")?;
+            separator = ": ";
+            next = error.source();
         }
         Ok(())
     }
@@ -187,6 +198,16 @@ mod tests {
             stop: watch::Sender::new(false),
             metrics: Arc::new(Metrics::new().unwrap()),
         }
+    }
+
+    #[test]
+    fn errors_are_told_with_their_sources_and_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot write")]
+        struct Write(#[source] kube::Error);
+        let status = kube::core::Status::failure("no such node", "NotFound").with_code(404);
+        let error = Write(kube::Error::Api(status.boxed()));
+        assert_eq!(Chain(&error).to_string(), "cannot write: no such node (404)");
     }
 
     #[tokio::test(start_paused = true)]

@@ -120,6 +120,11 @@ impl<K: Ord + Clone> Schedule<K> {
         }
     }
 
+    /// How often in a row the work on a key has failed.
+    pub fn failures(&self, key: &K) -> u32 {
+        self.entries.get(key).map_or(0, |e| e.failures)
+    }
+
     /// Keys that are due and not being worked on.
     pub fn depth(&self, now: Instant) -> usize {
         self.due.iter().take_while(|(at, _)| *at <= now).count()

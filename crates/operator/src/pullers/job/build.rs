@@ -24,7 +24,7 @@ use larder_core::image_ref::ImageRef;
 use larder_core::pull::PullJob;
 use larder_core::select::pod_tolerations;
 
-use crate::config::PodSettings;
+use crate::config::{PodSettings, PullPolicy};
 use crate::pullers::pod::{confined, job, labels, on_node, resources};
 
 /// Where the no-op program lies in every container.
@@ -100,6 +100,7 @@ fn pod(
             .iter()
             .enumerate()
             .map(|(i, image)| pull_one(i, image, &resources))
+            .chain([end(&resources, settings)])
             .collect(),
         volumes: Some(vec![Volume {
             name: VOLUME.into(),
@@ -142,6 +143,28 @@ fn pull_one(index: usize, image: &str, resources: &ResourceRequirements) -> Cont
         image_pull_policy: Some(policy(image).into()),
         command: Some(vec![PROGRAM.into()]),
         // The image's own may not exist for this user.
+        working_dir: Some(FOLDER.into()),
+        resources: Some(resources.clone()),
+        security_context: Some(confined(USER)),
+        volume_mounts: Some(vec![mount(true)]),
+        ..Container::default()
+    }
+}
+
+/// Starts when every image has had its turn, and ends at once. The kubelet looks at a pod again, and tells which pulls
+/// failed, when one of its containers starts or ends; else only 10 to 15 seconds after the failure (kubelet 1.36,
+/// `backOffPeriod` of its pod workers).
+fn end(resources: &ResourceRequirements, settings: &PodSettings) -> Container {
+    let policy = match settings.image_pull_policy {
+        PullPolicy::Never => PullPolicy::Never,
+        // The init container has just brought it.
+        PullPolicy::Always | PullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
+    };
+    Container {
+        name: "end".into(),
+        image: Some(settings.noop_image.clone()),
+        image_pull_policy: Some(policy.as_str().into()),
+        command: Some(vec![PROGRAM.into()]),
         working_dir: Some(FOLDER.into()),
         resources: Some(resources.clone()),
         security_context: Some(confined(USER)),

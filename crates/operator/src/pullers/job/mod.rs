@@ -3,3 +3,6 @@
 mod build;
 
 pub(super) use build::build;
+
+#[cfg(test)]
+mod tests;
