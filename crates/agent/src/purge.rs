@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use larder_core::image_ref::ImageRef;
 use larder_core::removal::{PurgeEntry, PurgeReport};
 use larder_runtime::{Timeouts, find_runtime};
 use serde_json::json;
@@ -42,6 +43,10 @@ pub(crate) struct Arguments {
     /// A file with a JSON list of such images.
     #[arg(long, value_name = "PATH")]
     entries_file: Option<PathBuf>,
+    /// A reference that stays whatever the entries say, because something else on the node wants it: of the content of
+    /// `nginx:1.27` that is also wanted as `nginx@sha256:…`, only the tag then goes.
+    #[arg(long, value_name = "REFERENCE")]
+    keep: Vec<String>,
     /// Where the report goes beside standard output.
     #[arg(long, value_name = "PATH", default_value = "/dev/termination-log")]
     termination_log: PathBuf,
@@ -79,17 +84,23 @@ pub(crate) async fn run(arguments: &Arguments) -> ExitCode {
 
 async fn purge(arguments: &Arguments) -> Result<PurgeReport> {
     let entries = read_entries(arguments)?;
+    let keep = read_keep(arguments)?;
     // As the first process of a container it would not end by SIGTERM of itself.
     let mut end = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let work = async {
         let timeouts = Timeouts::default();
         let runtime = find_runtime(&arguments.host_run, arguments.socket.as_deref(), timeouts).await?;
-        Ok(carry_out(&entries, &runtime).await)
+        Ok(carry_out(&entries, &keep, &runtime).await)
     };
     tokio::select! {
         report = work => report,
         _ = end.recv() => bail!("told to end before everything was decided"),
     }
+}
+
+fn read_keep(arguments: &Arguments) -> Result<Vec<ImageRef>> {
+    let parse = |text: &String| ImageRef::parse(text).with_context(|| format!("--keep {text}"));
+    arguments.keep.iter().map(parse).collect()
 }
 
 fn read_entries(arguments: &Arguments) -> Result<Vec<PurgeEntry>> {

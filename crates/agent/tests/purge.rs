@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
 use larder_core::removal::{MAX_MESSAGE_BYTES, Outcome, PurgeEntry, PurgeReport};
@@ -212,6 +212,25 @@ async fn an_image_mounted_as_a_volume_is_in_use() {
 }
 
 #[tokio::test]
+async fn what_is_kept_stays_and_what_cannot_be_understood_is_refused() {
+    let node = Node::new(Serves::Containerd).await;
+    let image = node.pull("a:1", "a");
+    let by_digest = format!("docker.io/library/a@{}", image.manifest);
+    let keep = |reference: &str| ["--keep".to_owned(), reference.to_owned()];
+    let report = node
+        .report(&[entry("a:1", Some(&image), false), keep(&by_digest)].concat())
+        .await;
+    assert_eq!(outcomes(&report), [("a:1", Outcome::Shared)]);
+    assert_eq!(node.runtime.model().names(), [by_digest, image.config.clone()]);
+    assert!(
+        node.error(&[entry("a:1", None, true), keep("A B")].concat())
+            .await
+            .starts_with("--keep A B")
+    );
+    assert!(node.runtime.model().has_content(&image.layers[0]));
+}
+
+#[tokio::test]
 async fn through_cri_alone_only_all_removes() {
     let node = Node::new(Serves::CriOnly).await;
     let image = node.pull("a:1", "a");
@@ -262,7 +281,7 @@ async fn told_to_end_it_ends_and_says_so() {
         .before_next(Call::ListImages, |_| arrived.send(()).unwrap());
     node.runtime.fault(Call::ListImages, Fault::Hang);
     let mut command = node.command("", &entry("a:1", None, false));
-    let mut child = command.spawn().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     at_work.await.unwrap();
     let kill = Command::new("kill").arg(child.id().unwrap().to_string()).status();
     assert!(kill.await.unwrap().success());

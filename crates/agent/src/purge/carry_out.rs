@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
+use larder_core::image_ref::ImageRef;
 use larder_core::removal::{EntryOutcome, Outcome, PurgeEntry, PurgeReport, RemovalAct, RemovalStep, decide};
 use larder_runtime::{Runtime, RuntimeError};
 use tracing::{info, warn};
@@ -11,7 +12,11 @@ use super::gather::Gatherer;
 
 /// Removes what may go and says what became of every entry. If the runtime stops answering, the report carries the error
 /// and counts what was not decided as failed.
-pub(crate) async fn carry_out(entries: &[PurgeEntry], runtime: &dyn Runtime) -> PurgeReport {
+pub(crate) async fn carry_out(
+    entries: &[PurgeEntry],
+    keep: &[ImageRef],
+    runtime: &dyn Runtime,
+) -> PurgeReport {
     let mut settled: BTreeMap<usize, EntryOutcome> = BTreeMap::new();
     let mut tried: BTreeSet<String> = BTreeSet::new();
     let mut gatherer = Gatherer::default();
@@ -21,7 +26,7 @@ pub(crate) async fn carry_out(entries: &[PurgeEntry], runtime: &dyn Runtime) -> 
             Ok(contents) => contents,
             Err(error) => return cut_short(entries, settled, &error),
         };
-        let mut plan = decide(entries, &contents);
+        let mut plan = decide(entries, keep, &contents);
         let Some(step) = plan.steps.into_iter().find(|s| !tried.contains(&s.image)) else {
             let decided = plan.outcomes.into_iter().enumerate();
             return PurgeReport::of(decided.map(|(i, outcome)| settled.remove(&i).unwrap_or(outcome)));

@@ -55,9 +55,10 @@ struct Wish {
     has_tag: bool,
 }
 
-/// Decides. The same state and entries give the same plan, whatever the order of the lists; after the plan is carried
+/// Decides. Names in `keep` stay, whatever the entries say: something else on the node wants them. The same state and
+/// entries give the same plan, whatever the order of the lists; after the plan is carried
 /// out, it is empty.
-pub fn decide(entries: &[PurgeEntry], state: &NodeContents) -> RemovalPlan {
+pub fn decide(entries: &[PurgeEntry], keep: &[ImageRef], state: &NodeContents) -> RemovalPlan {
     let held = group(state);
     let outcomes = entries.iter().map(|e| outcome(e, Outcome::Absent, "")).collect();
     let mut plan = RemovalPlan {
@@ -89,7 +90,7 @@ pub fn decide(entries: &[PurgeEntry], state: &NodeContents) -> RemovalPlan {
         }
     }
     for (place, wishes) in wishes {
-        decide_image(&held[place], wishes, state.records.is_some(), &mut plan);
+        decide_image(&held[place], wishes, keep, state.records.is_some(), &mut plan);
     }
     plan.steps.sort_by(|a, b| a.image.cmp(&b.image));
     plan
@@ -138,7 +139,13 @@ fn locate(held: &[Held], reference: &ImageRef, digest: Option<&str>) -> Result<(
     }
 }
 
-fn decide_image(held: &Held, wishes: Vec<Wish>, has_records: bool, plan: &mut RemovalPlan) {
+fn decide_image(
+    held: &Held,
+    wishes: Vec<Wish>,
+    keep: &[ImageRef],
+    has_records: bool,
+    plan: &mut RemovalPlan,
+) {
     let (ours, foreign): (Vec<Wish>, Vec<Wish>) = wishes
         .into_iter()
         .partition(|w| held.id.is_some() && (w.all || came_after(held, w.claimed_at)));
@@ -162,7 +169,7 @@ fn decide_image(held: &Held, wishes: Vec<Wish>, has_records: bool, plan: &mut Re
         return;
     };
 
-    let shares = Shares::of(held, &ours);
+    let shares = Shares::of(held, &ours, keep);
     let act = match (&shares.other, has_records) {
         (None, false) => Some(RemovalAct::RemoveImage),
         (None, true) => Some(RemovalAct::DeleteRecords {
@@ -203,18 +210,23 @@ fn came_after(held: &Held, claimed_at: Timestamp) -> bool {
 
 /// An image's names, divided.
 struct Shares {
-    /// A name that nobody asked to remove.
+    /// A name that nobody asked to remove, or that has to stay.
     other: Option<String>,
     /// Records that may go although another name stays.
     ours: Vec<(String, String)>,
 }
 
 impl Shares {
-    fn of(held: &Held, wishes: &[Wish]) -> Self {
+    fn of(held: &Held, wishes: &[Wish], keep: &[ImageRef]) -> Self {
         let wanted = |normalized: &str| {
             wishes
                 .iter()
                 .any(|w| w.has_tag && w.reference.normalized() == normalized)
+                && keep.iter().all(|k| k.normalized() != normalized)
+        };
+        let kept = |repository: &str, digest: &str| {
+            keep.iter()
+                .any(|k| k.name() == repository && k.digest() == Some(digest))
         };
         let repositories: BTreeSet<&str> = wishes.iter().map(|w| w.reference.name()).collect();
         let other_tags: Vec<(&str, &Name)> = held
@@ -233,6 +245,10 @@ impl Shares {
         for name in &held.names {
             let goes = match &name.kind {
                 Kind::Tag { normalized, .. } => wanted(normalized),
+                Kind::Digest { repository, digest } if kept(repository, digest) => {
+                    other.get_or_insert_with(|| name.raw.clone());
+                    false
+                }
                 // A pull by tag makes the repository's digest record as well: it goes with the last tag that has it.
                 Kind::Digest { repository, digest } if repositories.contains(repository.as_str()) => {
                     !other_tags

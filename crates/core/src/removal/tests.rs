@@ -8,6 +8,7 @@ mod table;
 use jiff::Timestamp;
 
 use super::*;
+use crate::image_ref::ImageRef;
 
 const HOUR: i64 = 3600;
 
@@ -145,7 +146,7 @@ fn outcomes(plan: &RemovalPlan) -> Vec<Outcome> {
 }
 
 fn purge(node: &mut Node, entries: &[PurgeEntry]) -> Vec<Outcome> {
-    let plan = decide(entries, &node.contents());
+    let plan = decide(entries, &[], &node.contents());
     node.carry_out(&plan);
     outcomes(&plan)
 }

@@ -59,12 +59,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn nothing_used_foreign_or_unasked_goes(before in any_node(), entries in any_entries()) {
+    fn nothing_used_foreign_kept_or_unasked_goes(
+        before in any_node(),
+        entries in any_entries(),
+        keep in prop::collection::vec(any_reference(), 0..2),
+    ) {
+        let keep: Vec<ImageRef> = keep.iter().map(|k| ImageRef::parse(k).unwrap()).collect();
         let mut after = before.clone();
-        after.carry_out(&decide(&entries, &before.contents()));
+        after.carry_out(&decide(&entries, &keep, &before.contents()));
         let earliest = entries.iter().map(|e| e.claimed_at - SignedDuration::from_secs(60)).min();
         for gone in before.records.iter().filter(|r| !after.records.contains(r)) {
             let id = before.id(gone);
+            prop_assert!(keep.iter().all(|k| k.normalized() != gone.name), "{} was to be kept", gone.name);
             prop_assert!(!before.containers.iter().any(|c| c.image.contains(&id)), "{} was used", gone.name);
             let came = before.records.iter().find(|r| r.name == id).unwrap().created_at;
             let foreign = came.unwrap() < earliest.unwrap();
@@ -87,9 +93,9 @@ proptest! {
     #[test]
     fn done_once_it_is_done(before in any_node(), entries in any_entries()) {
         let mut after = before.clone();
-        let first = decide(&entries, &before.contents());
+        let first = decide(&entries, &[], &before.contents());
         after.carry_out(&first);
-        let second = decide(&entries, &after.contents());
+        let second = decide(&entries, &[], &after.contents());
         prop_assert_eq!(&second.steps, &[]);
         for (was, is) in outcomes(&first).into_iter().zip(outcomes(&second)) {
             let fits = match was {
@@ -111,11 +117,11 @@ proptest! {
             (Just(node), Just(entries), Just(numbered).prop_shuffle(), records)
         })
     ) {
-        let plan = decide(&entries, &node.contents());
+        let plan = decide(&entries, &[], &node.contents());
         let shuffled = Node { records, ..node };
         let order: Vec<usize> = mixed.iter().map(|(i, _)| *i).collect();
         let mixed: Vec<PurgeEntry> = mixed.into_iter().map(|(_, e)| e).collect();
-        let mut again = decide(&mixed, &shuffled.contents());
+        let mut again = decide(&mixed, &[], &shuffled.contents());
         for step in &mut again.steps {
             step.entries = step.entries.iter().map(|i| order[*i]).collect();
             step.entries.sort_unstable();
@@ -128,7 +134,7 @@ proptest! {
 
     #[test]
     fn through_cri_alone_only_whole_images_that_all_was_said_of_go(node in any_node(), entries in any_entries()) {
-        let plan = decide(&entries, &node.cri_only());
+        let plan = decide(&entries, &[], &node.cri_only());
         for step in &plan.steps {
             prop_assert_eq!(&step.act, &RemovalAct::RemoveImage);
             prop_assert!(step.entries.iter().any(|i| entries[*i].all));

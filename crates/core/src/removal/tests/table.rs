@@ -7,7 +7,7 @@ fn what_larder_pulled_goes_with_every_record() {
     let mut node = Node::default()
         .pull(WEB, Some("1"), 1, HOUR + 5)
         .pull(APP, Some("1"), 8, HOUR + 5);
-    let plan = decide(&[entry("web:1", Some(1))], &node.contents());
+    let plan = decide(&[entry("web:1", Some(1))], &[], &node.contents());
     let RemovalAct::DeleteRecords { records, collect } = &plan.steps[0].act else {
         unreachable!()
     };
@@ -95,6 +95,7 @@ fn a_container_without_an_image_id_uses_what_its_name_means() {
             all(entry("web:1", Some(1))),
             all(entry(&format!("{APP}:1"), Some(8))),
         ],
+        &[],
         &contents,
     );
     assert_eq!(outcomes(&plan), [Outcome::InUse, Outcome::InUse]);
@@ -105,7 +106,7 @@ fn another_name_keeps_the_content() {
     let mut node = Node::default()
         .pull(WEB, Some("1"), 1, HOUR)
         .pull(APP, Some("1"), 1, HOUR);
-    let plan = decide(&[entry("web:1", Some(1))], &node.contents());
+    let plan = decide(&[entry("web:1", Some(1))], &[], &node.contents());
     assert_eq!(outcomes(&plan), [Outcome::Shared]);
     assert_eq!(plan.outcomes[0].message, format!("its content stays as {APP}:1"));
     node.carry_out(&plan);
@@ -117,7 +118,7 @@ fn another_name_keeps_the_content() {
             format!("{APP}@{}", digest(1)),
         ]
     );
-    let again = decide(&[entry("web:1", Some(1))], &node.contents());
+    let again = decide(&[entry("web:1", Some(1))], &[], &node.contents());
     assert_eq!((outcomes(&again), again.steps.len()), (vec![Outcome::Absent], 0));
     assert_eq!(
         purge(&mut node, &[entry(&format!("{APP}:1"), Some(1))]),
@@ -145,7 +146,7 @@ fn a_digest_record_stays_with_another_tag_of_its_repository() {
     assert_eq!(node.names().len(), 3);
     assert!(node.names().contains(&format!("{WEB}@{}", digest(1)).as_str()));
     let by_digest = format!("web@{}", digest(1));
-    let plan = decide(&[entry(&by_digest, None)], &node.contents());
+    let plan = decide(&[entry(&by_digest, None)], &[], &node.contents());
     assert_eq!((outcomes(&plan), plan.steps.len()), (vec![Outcome::Shared], 0));
 }
 
@@ -159,6 +160,30 @@ fn pulled_by_digest_alone_it_goes_by_digest_or_by_tag_and_digest() {
         );
         assert!(node.records.is_empty());
     }
+}
+
+#[test]
+fn what_something_else_wants_stays_under_its_name() {
+    let mut node = Node::default().pull(WEB, Some("1"), 1, HOUR);
+    let by_digest = format!("{WEB}@{}", digest(1));
+    let keep = [ImageRef::parse(&format!("web@{}", digest(1))).unwrap()];
+    let entries = [all(entry("web:1", Some(1)))];
+    assert_eq!(
+        outcomes(&decide(&entries, &keep, &node.cri_only())),
+        [Outcome::Shared]
+    );
+    let plan = decide(&entries, &keep, &node.contents());
+    node.carry_out(&plan);
+    assert_eq!(outcomes(&plan), [Outcome::Shared]);
+    assert_eq!(node.names(), [by_digest.clone(), digest(config_of(1))]);
+    assert_eq!(
+        purge(&mut node, &[entry(&by_digest, Some(1))]),
+        [Outcome::Removed]
+    );
+
+    let node = Node::default().pull(WEB, Some("1"), 1, HOUR);
+    let plan = decide(&entries, &[ImageRef::parse("web:1").unwrap()], &node.contents());
+    assert_eq!((outcomes(&plan), plan.steps.len()), (vec![Outcome::Shared], 0));
 }
 
 #[test]
@@ -176,7 +201,7 @@ fn a_moved_tag_is_left_and_the_old_content_goes() {
             digest(config_of(8)),
         ]
     );
-    let plan = decide(&[entry("web:1", Some(1))], &moved.contents());
+    let plan = decide(&[entry("web:1", Some(1))], &[], &moved.contents());
     assert_eq!((outcomes(&plan), plan.steps.len()), (vec![Outcome::Absent], 0));
     assert!(plan.outcomes[0].message.contains("another image"));
     let mut unresolved = node;
@@ -195,12 +220,15 @@ fn without_record_times_only_all_removes_and_only_whole_images() {
         .pull(APP, Some("1"), 8, HOUR)
         .pull(APP, Some("2"), 8, HOUR);
     let entries = [entry("web:1", Some(1))];
-    assert_eq!(outcomes(&decide(&entries, &node.cri_only())), [Outcome::Foreign]);
+    assert_eq!(
+        outcomes(&decide(&entries, &[], &node.cri_only())),
+        [Outcome::Foreign]
+    );
     let entries = [
         all(entry("web:1", Some(1))),
         all(entry(&format!("{APP}:1"), Some(8))),
     ];
-    let plan = decide(&entries, &node.cri_only());
+    let plan = decide(&entries, &[], &node.cri_only());
     assert_eq!(outcomes(&plan), [Outcome::Removed, Outcome::Shared]);
     assert_eq!(
         plan.steps,
@@ -224,7 +252,7 @@ fn cri_may_list_familiar_names_and_bare_ids() {
         containers: Vec::new(),
     };
     assert_eq!(
-        outcomes(&decide(&[all(entry(&format!("{WEB}:1"), None))], &contents)),
+        outcomes(&decide(&[all(entry(&format!("{WEB}:1"), None))], &[], &contents)),
         [Outcome::Removed]
     );
     let used = NodeContents {
@@ -235,7 +263,7 @@ fn cri_may_list_familiar_names_and_bare_ids() {
         ..contents
     };
     assert_eq!(
-        outcomes(&decide(&[all(entry("web:1", None))], &used)),
+        outcomes(&decide(&[all(entry("web:1", None))], &[], &used)),
         [Outcome::InUse]
     );
 }
@@ -248,7 +276,7 @@ fn a_record_that_cri_does_not_list_goes_with_the_image_of_its_target() {
         images: Vec::new(),
         ..node.contents()
     };
-    let plan = decide(&[entry("web:1", Some(1))], &contents);
+    let plan = decide(&[entry("web:1", Some(1))], &[], &contents);
     assert_eq!(
         (outcomes(&plan), plan.steps[0].image.as_str()),
         (vec![Outcome::Removed], digest(config_of(1)).as_str())
@@ -260,7 +288,7 @@ fn a_record_that_cri_does_not_list_goes_with_the_image_of_its_target() {
         .unwrap()
         .retain(|r| r.name.starts_with(WEB));
     assert_eq!(
-        outcomes(&decide(&[all(entry("web:1", Some(1)))], &orphan)),
+        outcomes(&decide(&[all(entry("web:1", Some(1)))], &[], &orphan)),
         [Outcome::Foreign]
     );
 }
@@ -268,6 +296,6 @@ fn a_record_that_cri_does_not_list_goes_with_the_image_of_its_target() {
 #[test]
 fn what_is_no_reference_is_inert() {
     let node = Node::default().pull(WEB, Some("1"), 1, HOUR);
-    let plan = decide(&[all(entry("web:1; rm -rf /", None))], &node.contents());
+    let plan = decide(&[all(entry("web:1; rm -rf /", None))], &[], &node.contents());
     assert_eq!((outcomes(&plan), plan.steps.len()), (vec![Outcome::Failed], 0));
 }
