@@ -281,7 +281,11 @@ async fn told_to_end_it_ends_and_says_so() {
         .before_next(Call::ListImages, |_| arrived.send(()).unwrap());
     node.runtime.fault(Call::ListImages, Fault::Hang);
     let mut command = node.command("", &entry("a:1", None, false));
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     at_work.await.unwrap();
     let kill = Command::new("kill").arg(child.id().unwrap().to_string()).status();
     assert!(kill.await.unwrap().success());
