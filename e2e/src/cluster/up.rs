@@ -100,11 +100,16 @@ impl Cluster {
             boot(&mut boots, site, node);
         }
         let client = self.wait_for_api(clock).await?;
-        start_controllers(site)?;
+        if start_controllers(site)? {
+            clock.line("controller manager and scheduler started");
+        }
         let mut joined = Vec::new();
         while let Some(booted) = boots.join_next().await {
             let node = booted.map_err(|e| Error::Worker(e.to_string()))??;
             let since = node::join(site, state, &node)?;
+            if since.is_some() {
+                clock.line(&format!("{}: containerd answers, kubelet started", node.name));
+            }
             joined.push((node, since));
         }
         self.finish(&client, &joined, clock).await
@@ -174,9 +179,7 @@ fn check_machine(layout: &Layout, kubernetes: &str) -> Result<()> {
         cache_folder: binaries::cache_folder().map_err(failed)?,
         state_folder: layout.root().to_owned(),
     };
-    preflight::check(&needs)
-        .map(|_| ())
-        .map_err(|unfit| Error::Refused(unfit.to_string()))
+    preflight::check(&needs).map_err(|unfit| Error::Refused(unfit.to_string()))
 }
 
 /// The state that the options and what is there ask for, written before anything of it is made.
@@ -234,13 +237,14 @@ fn start_control_plane(site: &Site, state: &ClusterState) -> Result<bool> {
     Ok(started)
 }
 
-/// Starts the controllers, which give up if the API server takes long to answer.
-fn start_controllers(site: &Site) -> Result<()> {
+/// Starts the controllers, which give up if the API server takes long to answer; says whether it had to.
+fn start_controllers(site: &Site) -> Result<bool> {
     let components = Components::new(&site.layout);
+    let mut started = false;
     for component in ["kube-controller-manager", "kube-scheduler"] {
-        components.ensure(component, || controlplane::launch(site, component))?;
+        started |= components.ensure(component, || controlplane::launch(site, component))?;
     }
-    Ok(())
+    Ok(started)
 }
 
 async fn wait_for_forwards(layout: &Layout) -> Result<Forwards> {

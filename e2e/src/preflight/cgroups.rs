@@ -1,78 +1,53 @@
-//! How control groups are mounted: what a kubelet is given follows from it.
+//! Whether control groups are mounted with the controllers that containers need.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-/// Version of the control group interface that carries the controllers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupVersion {
-    /// One hierarchy for each controller, also when a version 2 one without controllers is beside
-    /// them ("hybrid").
-    V1,
-    /// A single hierarchy.
-    V2,
-}
-
-/// The control group hierarchies of a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cgroups {
-    /// Which interface.
-    pub version: CgroupVersion,
-    /// Mount point of every hierarchy, in the order of the mount table: one for version 2, for
-    /// version 1 one or more, with the named and the controller-less ones among them.
-    pub mounts: Vec<PathBuf>,
-}
-
-/// Controllers without which containerd or the kubelet does not start a container.
-const WANTED: [&str; 8] = [
+/// Controllers without which containerd or the kubelet starts no container, where each has a
+/// hierarchy ("version 1", also when a version 2 one without controllers is beside them).
+const WANTED_V1: [&str; 8] = [
     "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids",
 ];
+/// The same where all share one hierarchy ("version 2").
+const WANTED_V2: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
-impl Cgroups {
-    /// Reads them from a mount table in the form of `/proc/mounts`; fails with a message for the user.
-    pub fn find(mounts: &str) -> Result<Self, String> {
-        let mut first = Vec::new();
-        let mut second = Vec::new();
-        let mut options = Vec::new();
-        for line in mounts.lines() {
-            let mut fields = line.split(' ').skip(1);
-            let (Some(folder), Some(kind), Some(flags)) = (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            match kind {
-                "cgroup" => {
-                    first.push(PathBuf::from(folder));
-                    options.extend(flags.split(','));
-                }
-                "cgroup2" => second.push(PathBuf::from(folder)),
-                _ => {}
-            }
+/// A message if control groups will not do. `mounts` is a mount table in the form of `/proc/mounts`;
+/// `controllers` reads the file of that name in a version 2 hierarchy.
+pub(super) fn failure(mounts: &str, controllers: impl Fn(&Path) -> Option<String>) -> Option<String> {
+    let mut first = Vec::new();
+    let mut second = None;
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        match fields[..] {
+            [_, _, "cgroup", options, ..] => first.extend(options.split(',')),
+            [_, folder, "cgroup2", ..] => second = second.or(Some(Path::new(folder))),
+            _ => {}
         }
-        if first.is_empty() {
-            if second.is_empty() {
-                return Err("no control groups are mounted under /sys/fs/cgroup".to_owned());
-            }
-            return Ok(Self {
-                version: CgroupVersion::V2,
-                mounts: second,
-            });
-        }
-        let missing: Vec<&str> = WANTED
-            .into_iter()
-            .filter(|name| !options.contains(name))
-            .collect();
-        if missing.is_empty() {
-            first.extend(second);
-            return Ok(Self {
-                version: CgroupVersion::V1,
-                mounts: first,
-            });
-        }
-        Err(format!(
-            "control groups (version 1) lack the controllers {}",
-            missing.join(", ")
-        ))
     }
+    let (version, missing) = match second {
+        None if first.is_empty() => {
+            return Some("no control groups are mounted under /sys/fs/cgroup".to_owned());
+        }
+        Some(folder) if first.is_empty() => {
+            let there = controllers(&folder.join("cgroup.controllers")).unwrap_or_default();
+            let there: Vec<&str> = there.split_whitespace().collect();
+            (2, lacking(&WANTED_V2, &there))
+        }
+        _ => (1, lacking(&WANTED_V1, &first)),
+    };
+    (!missing.is_empty()).then(|| {
+        format!(
+            "control groups (version {version}) lack the controllers {}",
+            missing.join(", ")
+        )
+    })
+}
+
+fn lacking<'a>(wanted: &[&'a str], there: &[&str]) -> Vec<&'a str> {
+    wanted
+        .iter()
+        .copied()
+        .filter(|name| !there.contains(name))
+        .collect()
 }
 
 #[cfg(test)]
@@ -105,46 +80,40 @@ cgroup /sys/fs/cgroup/rest cgroup rw,memory,devices,freezer,blkio,pids 0 0
 cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime,nsdelegate,memory_recursiveprot 0 0
 ";
 
-    #[test]
-    fn hybrid_counts_as_version_1_with_every_hierarchy() {
-        let cgroups = Cgroups::find(HYBRID).unwrap();
-        assert_eq!(cgroups.version, CgroupVersion::V1);
-        assert_eq!(cgroups.mounts.len(), 10);
-        assert_eq!(
-            cgroups.mounts.last(),
-            Some(&PathBuf::from("/sys/fs/cgroup/unified"))
-        );
+    fn nothing(_: &Path) -> Option<String> {
+        None
     }
 
     #[test]
-    fn controllers_may_share_a_hierarchy() {
-        let cgroups = Cgroups::find(JOINED).unwrap();
-        assert_eq!(cgroups.version, CgroupVersion::V1);
-        assert_eq!(cgroups.mounts[0], PathBuf::from("/sys/fs/cgroup/cpu,cpuacct"));
+    fn hybrid_and_joined_hierarchies_will_do() {
+        assert_eq!(failure(HYBRID, nothing), None);
+        assert_eq!(failure(JOINED, nothing), None);
     }
 
     #[test]
-    fn a_single_hierarchy_is_version_2() {
-        let cgroups = Cgroups::find(UNIFIED).unwrap();
-        let mounts = vec![PathBuf::from("/sys/fs/cgroup")];
+    fn a_single_hierarchy_is_asked_for_its_controllers() {
+        let all = |path: &Path| {
+            (path == Path::new("/sys/fs/cgroup/cgroup.controllers"))
+                .then(|| "cpuset cpu io memory hugetlb pids rdma misc\n".to_owned())
+        };
+        assert_eq!(failure(UNIFIED, all), None);
+        let message = failure(UNIFIED, |_| Some("memory pids\n".to_owned())).unwrap();
         assert_eq!(
-            cgroups,
-            Cgroups {
-                version: CgroupVersion::V2,
-                mounts
-            }
+            message,
+            "control groups (version 2) lack the controllers cpu, cpuset, io"
         );
     }
 
     #[test]
     fn missing_controllers_are_named() {
-        let without_memory: Vec<&str> = HYBRID.lines().filter(|line| !line.contains("memory")).collect();
-        let message = Cgroups::find(&without_memory.join("\n")).unwrap_err();
-        assert!(message.ends_with("lack the controllers memory"), "{message}");
-        assert!(
-            Cgroups::find("proc /proc proc rw 0 0\n")
-                .unwrap_err()
-                .contains("no control groups")
-        );
+        let without: Vec<&str> = HYBRID.lines().filter(|line| !line.contains("memory")).collect();
+        let message = failure(&without.join("\n"), nothing).unwrap();
+        assert_eq!(message, "control groups (version 1) lack the controllers memory");
+    }
+
+    #[test]
+    fn a_machine_without_any_is_told_so() {
+        let message = failure("proc /proc proc rw 0 0\n", nothing).unwrap();
+        assert!(message.contains("no control groups"), "{message}");
     }
 }

@@ -10,8 +10,6 @@ mod probes;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use cgroups::{CgroupVersion, Cgroups};
-
 /// Free disk for a first build of the binaries with Go's caches, and for the cluster after it.
 const FIRST_BUILD_GIB: u64 = 12;
 /// Free disk for a cluster whose binaries are there.
@@ -28,13 +26,6 @@ pub struct Needs {
     pub state_folder: PathBuf,
 }
 
-/// What was found out about a machine that will do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Machine {
-    /// How control groups are mounted.
-    pub cgroups: Cgroups,
-}
-
 /// Everything that the machine lacks, one message each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Unfit(pub Vec<String>);
@@ -49,31 +40,30 @@ impl fmt::Display for Unfit {
 }
 
 /// Checks everything, and fails with all that is missing. Blocks for a fraction of a second.
-pub fn check(needs: &Needs) -> Result<Machine, Unfit> {
+pub fn check(needs: &Needs) -> Result<(), Unfit> {
     let mut messages = Vec::new();
     // Without these rights no probe below could tell anything.
     match privilege::missing() {
         Some(message) => messages.push(message),
         None => messages.extend(probes::failures()),
     }
-    let cgroups = read("/proc/mounts").and_then(|mounts| Cgroups::find(&mounts));
-    let machine = match cgroups {
-        Ok(cgroups) => Some(Machine { cgroups }),
-        Err(message) => {
-            messages.push(message);
-            None
-        }
-    };
+    match read("/proc/mounts") {
+        Ok(mounts) => messages.extend(cgroups::failure(&mounts, |path| {
+            std::fs::read_to_string(path).ok()
+        })),
+        Err(message) => messages.push(message),
+    }
     messages.extend(disk_failures(needs, free_bytes));
     messages.extend(inotify_failure());
-    match machine {
-        Some(machine) if messages.is_empty() => Ok(machine),
-        _ => Err(Unfit(messages)),
+    if messages.is_empty() {
+        Ok(())
+    } else {
+        Err(Unfit(messages))
     }
 }
 
-/// Watches that kubelets, containerd and the control plane hold together; the usual 128 end at the
-/// second node.
+/// inotify instances that kubelets, containerd and the control plane hold together; the usual 128 end
+/// at the second node.
 const INOTIFY_INSTANCES: u64 = 8192;
 const INOTIFY_FILE: &str = "/proc/sys/fs/inotify/max_user_instances";
 
