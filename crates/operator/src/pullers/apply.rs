@@ -1,6 +1,7 @@
 //! Does what was decided for a node.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -110,9 +111,7 @@ pub(super) async fn delete(ctx: &Context, node: &str, jobs: &[JobKey]) -> Result
 async fn delete_one(ctx: &Context, node: &str, key: &JobKey) -> Result<(), kube::Error> {
     let api: Api<Job> = Api::namespaced(ctx.client.clone(), &key.namespace);
     // While its pod is at work, or on its way, a Job stays until that has ended, so that nothing else begins before.
-    let pods = ctx.world.pods.indexed(node);
-    let mut owned = pods.iter().filter(|pod| is_owned(pod, &key.uid)).peekable();
-    let ended = owned.peek().is_some() && owned.all(|pod| has_ended(pod));
+    let ended = all_ended(&ctx.world.pods.indexed(node), &key.uid);
     let policy = if ended {
         PropagationPolicy::Background
     } else {
@@ -146,17 +145,21 @@ async fn delete_one(ctx: &Context, node: &str, key: &JobKey) -> Result<(), kube:
     Ok(())
 }
 
-fn is_owned(pod: &Pod, job_uid: &str) -> bool {
-    pod.metadata
-        .owner_references
+/// Whether the Job had a pod and none is at work any more.
+fn all_ended(pods: &[Arc<Pod>], job_uid: &str) -> bool {
+    let of_job = |pod: &&Arc<Pod>| {
+        pod.metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|o| o.uid == job_uid)
+    };
+    let phases: Vec<&str> = pods
         .iter()
-        .flatten()
-        .any(|o| o.uid == job_uid)
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+        .filter(of_job)
+        .filter_map(|p| p.status.as_ref()?.phase.as_deref())
+        .collect();
+    !phases.is_empty() && phases.iter().all(|p| matches!(*p, "Succeeded" | "Failed"))
 }
 
 /// Creates Jobs as fast as the whole operator may. Returns after how long it is this node's turn for the next one.
