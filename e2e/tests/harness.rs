@@ -296,6 +296,16 @@ async fn whatever_a_killed_run_left_behind_can_be_taken_down_or_finished() {
         Cluster::down(&owned.0).unwrap();
         owned.assert_nothing_left();
     }
+    for milliseconds in [20, 60, 200] {
+        owned.up().await;
+        let mut down = Command::new(env!("CARGO_BIN_EXE_larder-cluster"));
+        let mut killed = down.args(["--name", owned.0.as_str(), "down"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+    }
+    Cluster::down(&owned.0).unwrap();
+    owned.assert_nothing_left();
     for milliseconds in [100, 600, 2000] {
         let mut killed = up();
         std::thread::sleep(Duration::from_millis(milliseconds));

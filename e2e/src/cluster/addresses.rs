@@ -37,6 +37,12 @@ pub fn node(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 10 + number.min(MOST_NODES))
 }
 
+/// The hardware address of the node with this number: always the same, so that nobody remembers a wrong one when a node
+/// comes back.
+pub fn node_mac(number: u8) -> String {
+    format!("02:00:00:00:01:{number:02x}")
+}
+
 /// The range of the pods on the node with this number, as `a.b.c.0/24`.
 pub fn pod_range(number: u8) -> String {
     format!("10.77.{}.0/{PREFIX}", 100 + number.min(MOST_NODES))

@@ -112,9 +112,7 @@ pub fn create_node(name: &ClusterName, node: &str, number: u8) -> Result<()> {
     let (control, netns, cable) = (name.control_netns(), name.node_netns(node), ip::cable(number));
     delete(&netns)?;
     // The far end goes with the old namespace a moment later; do not wait for it.
-    if has_link(&control, &cable) {
-        run("ip", &["-n", &control, "link", "delete", &cable])?;
-    }
+    unplug(&control, &cable)?;
     ensure(&netns)?;
     let (address, gateway) = (ip::node(number).to_string(), ip::CONTROL_PLANE.to_string());
     let own = format!("{address}/{}", ip::PREFIX);
@@ -122,7 +120,18 @@ pub fn create_node(name: &ClusterName, node: &str, number: u8) -> Result<()> {
     on(
         &control,
         &[
-            "link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &netns,
+            "link",
+            "add",
+            &cable,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "address",
+            &ip::node_mac(number),
+            "netns",
+            &netns,
         ],
     )?;
     on(&control, &["link", "set", &cable, "master", "br0", "up"])?;
@@ -140,9 +149,7 @@ pub fn create_node(name: &ClusterName, node: &str, number: u8) -> Result<()> {
 pub fn delete_node(name: &ClusterName, node: &str, number: u8) -> Result<()> {
     let (control, cable) = (name.control_netns(), ip::cable(number));
     delete(&name.node_netns(node))?;
-    if has_link(&control, &cable) {
-        run("ip", &["-n", &control, "link", "delete", &cable])?;
-    }
+    unplug(&control, &cable)?;
     let route = run("ip", &["-n", &control, "route", "show", &ip::pod_range(number)])?;
     if !route.trim().is_empty() {
         run("ip", &["-n", &control, "route", "delete", &ip::pod_range(number)])?;
@@ -229,6 +236,14 @@ fn ensure(netns: &str) -> Result<()> {
         let file = Path::new("/proc/sys/net/ipv4/ip_forward");
         fs::write(file, "1").context("write", file)
     })
+}
+
+/// Removes a node's cable. That it is gone already is fine: it goes by itself a moment after the node's namespace.
+fn unplug(control: &str, cable: &str) -> Result<()> {
+    match run("ip", &["-n", control, "link", "delete", cable]) {
+        Err(error) if has_link(control, cable) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn has_link(netns: &str, link: &str) -> bool {
