@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result};
-use super::name::ClusterName;
+use crate::cluster::error::{Error, Result};
+use crate::cluster::name::ClusterName;
 
 /// The folder of one cluster: everything that it keeps on disk, removed by `down`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Cluster;
-use super::error::{Error, Result};
-use super::registry::RegistryKind;
+use crate::cluster::Cluster;
+use crate::cluster::control::registry::RegistryKind;
+use crate::cluster::error::{Error, Result};
 use crate::images::{self, Destination, RegistryTarget, read_image};
 
 impl Cluster {

@@ -8,51 +8,38 @@
 //! commands, not for servers.
 
 pub mod addresses;
-pub mod audit;
-pub mod cgroup;
-pub mod command;
-mod containerd;
-mod controlplane;
+pub mod control;
 pub mod error;
-mod kubeconfig;
-mod kubelet;
-pub mod launch;
 pub mod layout;
 mod load;
-mod loops;
-mod mounts;
+pub mod machine;
 pub mod name;
-mod netns;
 mod node;
-mod node_files;
 mod nodes;
 mod options;
-mod pause;
-mod pki;
-pub mod process;
 mod ready;
 mod reaper;
-pub mod registry;
 pub mod state;
 pub mod status;
-pub mod supervise;
 mod up;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::audit::Audit;
-use self::cgroup::Cgroups;
-use self::controlplane::Site;
+use self::control::audit::Audit;
+use self::control::components::Site;
+use self::control::pki::Authority;
+use self::control::registry::{Registry, RegistryKind};
+use self::control::supervise::Forwards;
 use self::error::{Error, Result};
 use self::layout::Layout;
+use self::machine::cgroup::Cgroups;
+use self::machine::process::Components;
 use self::name::ClusterName;
-use self::pki::Authority;
-use self::process::Components;
-use self::registry::{Registry, RegistryKind};
 use self::state::ClusterState;
-use self::supervise::Forwards;
 
+pub use self::control::{audit, registry, supervise};
+pub use self::machine::cgroup;
 pub use self::node::COMPONENTS as NODE_COMPONENTS;
 pub use self::nodes::Node;
 pub use self::options::{DEFAULT_IMAGE_DISK, DEFAULT_KUBERNETES, NodeOptions, Options};
@@ -125,7 +112,7 @@ impl Cluster {
     /// Runs our kubectl against the cluster and returns what it printed.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         let mut kubectl = std::process::Command::new(self.site.binaries.join("kubectl"));
-        command::output(kubectl.args(args).env("KUBECONFIG", self.kubeconfig()))
+        machine::command::output(kubectl.args(args).env("KUBECONFIG", self.kubeconfig()))
     }
 
     /// A client with all rights.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Error, Result};
+use crate::cluster::error::{Error, Result};
 
 /// The name of a cluster: a DNS label of at most 40 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,16 +6,16 @@ use k8s_openapi::api::core::v1::Node as KubeNode;
 use kube::Api;
 use kube::api::DeleteParams;
 
-use super::Cluster;
-use super::addresses as ip;
-use super::error::{Error, IoContext, Result};
-use super::netns;
-use super::node;
-use super::options::NodeOptions;
-use super::process::Components;
-use super::ready::{self, Awaited};
-use super::state::NodeState;
-use super::up::{Clock, lock};
+use crate::cluster::Cluster;
+use crate::cluster::addresses as ip;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::machine::netns;
+use crate::cluster::machine::process::Components;
+use crate::cluster::node;
+use crate::cluster::options::NodeOptions;
+use crate::cluster::ready::{self, Awaited};
+use crate::cluster::state::NodeState;
+use crate::cluster::up::{Clock, lock};
 use crate::progress::Progress;
 
 /// A node of a running cluster.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Error, Result};
-use super::kubelet;
-use super::name::{ClusterName, check_node_name};
-use super::state::{ClusterState, NodeState};
+use crate::cluster::error::{Error, Result};
+use crate::cluster::name::{ClusterName, check_node_name};
+use crate::cluster::node::kubelet;
+use crate::cluster::state::{ClusterState, NodeState};
 
 /// The minor version of Kubernetes that runs unless another is asked for.
 pub const DEFAULT_KUBERNETES: &str = "1.36";

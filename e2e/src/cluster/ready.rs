@@ -8,9 +8,9 @@ use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
-use super::error::{Error, Result};
-use super::layout::Layout;
-use super::process::Components;
+use crate::cluster::error::{Error, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::machine::process::Components;
 
 /// How long to wait for the API server, or for a node, on a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_mins(3);

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 
-use super::cgroup::Cgroups;
-use super::error::{Error, IoContext, Result};
-use super::layout::Layout;
-use super::loops::{attached, release};
-use super::name::ClusterName;
-use super::netns;
-use super::node::kill_all;
-use super::process::{Components, Process};
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::machine::cgroup::Cgroups;
+use crate::cluster::machine::loops::{attached, release};
+use crate::cluster::machine::netns;
+use crate::cluster::machine::process::{Components, Process};
+use crate::cluster::name::ClusterName;
+use crate::cluster::node::kill_all;
 
 /// How long it may take until nothing is left, on a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_mins(1);

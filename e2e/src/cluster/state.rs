@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::addresses::MOST_NODES;
-use super::error::{Error, IoContext, Result};
-use super::layout::Layout;
-use super::name::ClusterName;
+use crate::cluster::addresses::MOST_NODES;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::name::ClusterName;
 
 /// The version of the file's format.
 const FORMAT: u32 = 1;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use super::Cluster;
-use super::error::Result;
-use super::process::{Components, tail_of};
-use super::registry::RegistryKind;
-use super::supervise::{self, Forwards};
-use super::{controlplane, node, ready};
+use crate::cluster::Cluster;
+use crate::cluster::control::components;
+use crate::cluster::control::registry::RegistryKind;
+use crate::cluster::control::supervise::{self, Forwards};
+use crate::cluster::error::Result;
+use crate::cluster::machine::process::{Components, tail_of};
+use crate::cluster::{node, ready};
 
 /// How much of a dead component's log is shown, in lines.
 const TAIL_LINES: usize = 15;
@@ -62,7 +63,7 @@ impl Cluster {
     pub async fn status(&self) -> Result<Status> {
         let state = self.state()?;
         let mut expected: Vec<String> = vec![supervise::COMPONENT.into()];
-        expected.extend(controlplane::COMPONENTS.map(str::to_owned));
+        expected.extend(components::COMPONENTS.map(str::to_owned));
         expected.extend(RegistryKind::ALL.map(RegistryKind::component));
         for node in state.nodes.iter().filter(|node| !node.stopped) {
             expected.extend(node::COMPONENTS.map(|component| format!("{}/{component}", node.name)));
@@ -75,7 +76,7 @@ impl Cluster {
         let listed = if alive { self.ready_nodes().await } else { None };
         let nodes = state.nodes.iter().map(|node| NodeStatus {
             name: node.name.clone(),
-            address: super::addresses::node(node.number).to_string(),
+            address: crate::cluster::addresses::node(node.number).to_string(),
             state: match &listed {
                 _ if node.stopped => "Stopped",
                 None => "Unknown",

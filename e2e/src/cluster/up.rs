@@ -11,20 +11,23 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::cgroup::Cgroups;
-use super::controlplane::{self, Site};
-use super::error::{Error, IoContext, Result};
-use super::launch::Launch;
-use super::layout::Layout;
-use super::options::{NodeOptions, Options};
-use super::pki::Subject;
-use super::process::{Components, helper};
-use super::ready::{self, Awaited};
-use super::registry::{self, RegistryKind};
-use super::state::{ClusterState, NodeState};
-use super::supervise::{self, Forwards};
-use super::{Cluster, kubeconfig, kubelet, netns, node, reaper};
 use crate::binaries;
+use crate::cluster::control::components::Site;
+use crate::cluster::control::pki::Subject;
+use crate::cluster::control::registry::{self, RegistryKind};
+use crate::cluster::control::supervise::{self, Forwards};
+use crate::cluster::control::{components, kubeconfig};
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::machine::cgroup::Cgroups;
+use crate::cluster::machine::launch::Launch;
+use crate::cluster::machine::netns;
+use crate::cluster::machine::process::{Components, helper};
+use crate::cluster::node::kubelet;
+use crate::cluster::options::{NodeOptions, Options};
+use crate::cluster::ready::{self, Awaited};
+use crate::cluster::state::{ClusterState, NodeState};
+use crate::cluster::{Cluster, node, reaper};
 use crate::preflight::{self, Needs};
 use crate::progress::Progress;
 
@@ -74,7 +77,7 @@ impl Cluster {
         let state = wanted(options, &layout, &cgroups)?;
         let binaries =
             binaries::ensure(&state.kubernetes, progress).map_err(|e| Error::Binaries(e.to_string()))?;
-        controlplane::prepare(&layout)?;
+        components::prepare(&layout)?;
         let cluster = Self::with_binaries(&options.name, layout, binaries.dir)?;
         cluster.bring_up(&state, &clock).await?;
         Ok(cluster)
@@ -229,7 +232,7 @@ fn start_control_plane(site: &Site, state: &ClusterState) -> Result<bool> {
         Ok(launch)
     })?;
     for component in ["etcd", "kube-apiserver"] {
-        started |= components.ensure(component, || controlplane::launch(site, component))?;
+        started |= components.ensure(component, || components::launch(site, component))?;
     }
     for kind in RegistryKind::ALL {
         started |= components.ensure(&kind.component(), || registry::launch(site, state, kind))?;
@@ -242,7 +245,7 @@ fn start_controllers(site: &Site) -> Result<bool> {
     let components = Components::new(&site.layout);
     let mut started = false;
     for component in ["kube-controller-manager", "kube-scheduler"] {
-        started |= components.ensure(component, || controlplane::launch(site, component))?;
+        started |= components.ensure(component, || components::launch(site, component))?;
     }
     Ok(started)
 }

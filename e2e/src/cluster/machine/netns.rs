@@ -8,11 +8,11 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::addresses as ip;
-use super::command::run;
-use super::error::{Error, IoContext, Result};
-use super::launch::enter;
-use super::name::ClusterName;
+use crate::cluster::addresses as ip;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::machine::command::run;
+use crate::cluster::machine::launch::enter;
+use crate::cluster::name::ClusterName;
 
 /// Where `ip netns` keeps the names of network namespaces.
 const FOLDER: &str = "/run/netns";

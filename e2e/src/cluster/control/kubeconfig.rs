@@ -7,9 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::error::{IoContext, Result};
-use super::pki::KeyFiles;
-use super::state::write_atomically;
+use crate::cluster::control::pki::KeyFiles;
+use crate::cluster::error::{IoContext, Result};
+use crate::cluster::state::write_atomically;
 
 /// Writes a kubeconfig that reaches `server` as the owner of a certificate. Everything is inside the file, so it can
 /// be moved.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::error::{IoContext, Result};
-use super::registry::read_lines_from;
+use crate::cluster::control::registry::read_lines_from;
+use crate::cluster::error::{IoContext, Result};
 
 /// The audit log of a cluster (level Metadata, one event an answered request).
 #[derive(Debug, Clone)]

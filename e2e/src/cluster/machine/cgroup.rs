@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::error::{Error, IoContext, Result};
+use crate::cluster::error::{Error, IoContext, Result};
 
 /// Controllers that the kubelet needs in its subtree of a v2 hierarchy.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];

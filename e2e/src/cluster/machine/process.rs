@@ -8,10 +8,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::error::{Error, IoContext, Result};
-use super::launch::Launch;
-use super::layout::Layout;
-use super::state::write_atomically;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::machine::launch::Launch;
+use crate::cluster::state::write_atomically;
 
 /// The end of a log that goes into messages, in lines.
 const TAIL_LINES: usize = 15;

@@ -12,15 +12,15 @@ use nix::sched::CloneFlags;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-use super::addresses as ip;
-use super::error::{Error, IoContext, Result};
-use super::launch::enter;
-use super::layout::Layout;
-use super::name::ClusterName;
-use super::netns;
-use super::process::Components;
-use super::registry::RegistryKind;
-use super::state::write_atomically;
+use crate::cluster::addresses as ip;
+use crate::cluster::control::registry::RegistryKind;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::machine::launch::enter;
+use crate::cluster::machine::netns;
+use crate::cluster::machine::process::Components;
+use crate::cluster::name::ClusterName;
+use crate::cluster::state::write_atomically;
 
 /// The component's name.
 pub const COMPONENT: &str = "supervisor";

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::containerd::PAUSE_IMAGE;
-use super::error::{Error, IoContext, Result};
-use super::process::helper;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::machine::process::helper;
+use crate::cluster::node::containerd::PAUSE_IMAGE;
 use crate::images::sha256_digest;
 
 /// A static program and the arguments with which it waits for ever.
@@ -49,7 +49,7 @@ impl Waiter {
         // busybox goes by the name under which it is called.
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
         let text = archive(&name, &program, self.args).context("pack", &self.program)?;
-        super::state::write_atomically(path, &text)
+        crate::cluster::state::write_atomically(path, &text)
     }
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::command::run;
-use super::error::Result;
+use crate::cluster::error::Result;
+use crate::cluster::machine::command::run;
 
 /// Waits until no loop device has a file at or below `path` behind it; detaches those that do not go by themselves.
 pub fn release(path: &Path) -> Result<()> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::addresses as ip;
-use super::mounts::NODE_FOLDER;
-use super::state::NodeState;
+use crate::cluster::addresses as ip;
+use crate::cluster::machine::mounts::NODE_FOLDER;
+use crate::cluster::state::NodeState;
 
 /// The kubelet's configuration. Paths are as the node sees them.
 pub fn config(node: &NodeState, cgroup: &str, serialize_image_pulls: bool, kubernetes: &str) -> Value {

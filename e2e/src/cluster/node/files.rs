@@ -4,15 +4,15 @@ use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::addresses as ip;
-use super::command::run;
-use super::containerd;
-use super::controlplane::{Site, api_url};
-use super::error::{IoContext, Result};
-use super::kubeconfig;
-use super::name::ClusterName;
-use super::pki::Subject;
-use super::state::{NodeState, write_atomically};
+use crate::cluster::addresses as ip;
+use crate::cluster::control::components::{Site, api_url};
+use crate::cluster::control::kubeconfig;
+use crate::cluster::control::pki::Subject;
+use crate::cluster::error::{IoContext, Result};
+use crate::cluster::machine::command::run;
+use crate::cluster::name::ClusterName;
+use crate::cluster::node::containerd;
+use crate::cluster::state::{NodeState, write_atomically};
 use crate::images::sha256_digest;
 
 /// Makes what a node finds in its folder. What is there already is kept: a test may have changed it.

@@ -13,8 +13,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, getpid, setsid};
 use serde::{Deserialize, Serialize};
 
-use super::error::{Error, IoContext, Result};
-use super::mounts::NodeMounts;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::machine::mounts::NodeMounts;
 
 /// How to start a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

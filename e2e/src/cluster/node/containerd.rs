@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::addresses as ip;
-use super::registry::RegistryKind;
+use crate::cluster::addresses as ip;
+use crate::cluster::control::registry::RegistryKind;
 
 /// The name of the image behind every pod's sandbox. It is imported, never pulled.
 pub const PAUSE_IMAGE: &str = "larder.local/pause:1";

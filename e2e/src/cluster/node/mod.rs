@@ -1,27 +1,29 @@
 //! One node: boots like a machine (namespaces, disk, containerd), then joins (kubelet, kube-proxy).
 
+pub mod containerd;
+mod files;
+pub mod kubelet;
+mod pause;
+
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::cgroup::Cgroups;
-use super::command::run;
-use super::containerd;
-use super::controlplane::Site;
-use super::error::{Error, Result};
-use super::kubelet;
-use super::launch::Launch;
-use super::layout::Layout;
-use super::loops;
-use super::mounts::{NODE_FOLDER, NodeMounts};
-use super::name::ClusterName;
-use super::netns;
-use super::node_files;
-use super::pause::Waiter;
-use super::process::{Components, kill_pid};
-use super::state::{ClusterState, NodeState, write_atomically};
+use self::pause::Waiter;
+use crate::cluster::control::components::Site;
+use crate::cluster::error::{Error, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::machine::cgroup::Cgroups;
+use crate::cluster::machine::command::run;
+use crate::cluster::machine::launch::Launch;
+use crate::cluster::machine::loops;
+use crate::cluster::machine::mounts::{NODE_FOLDER, NodeMounts};
+use crate::cluster::machine::netns;
+use crate::cluster::machine::process::{Components, kill_pid};
+use crate::cluster::name::ClusterName;
+use crate::cluster::state::{ClusterState, NodeState, write_atomically};
 
 /// How long a step of a node's start may take on a machine that is busy with builds.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -37,11 +39,11 @@ pub fn boot(site: &Site, node: &NodeState) -> Result<()> {
         power_off(&site.name, &site.layout, &site.cgroups, node)?;
         site.cgroups.create(&system_cgroup(&site.name, &node.name))?;
         netns::create_node(&site.name, &node.name, node.number)?;
-        node_files::prepare(site, node)?;
+        files::prepare(site, node)?;
         let mut launch = Launch::new("sleep", ["infinity"]);
         launch.mounts = Some(NodeMounts {
             hostname: node.name.clone(),
-            machine_id: node_files::machine_id(&site.name, &node.name),
+            machine_id: files::machine_id(&site.name, &node.name),
             folder: site.layout.node(&node.name),
         });
         components.start(&hold, &inside(site, node, launch))?;

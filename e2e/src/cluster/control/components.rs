@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::addresses as ip;
-use super::cgroup::Cgroups;
-use super::error::{IoContext, Result};
-use super::kubeconfig;
-use super::launch::Launch;
-use super::layout::Layout;
-use super::name::ClusterName;
-use super::netns;
-use super::pki::{Authority, KeyFiles, Subject, service_account_keys};
-use super::state::write_atomically;
+use crate::cluster::addresses as ip;
+use crate::cluster::control::kubeconfig;
+use crate::cluster::control::pki::{Authority, KeyFiles, Subject, service_account_keys};
+use crate::cluster::error::{IoContext, Result};
+use crate::cluster::layout::Layout;
+use crate::cluster::machine::cgroup::Cgroups;
+use crate::cluster::machine::launch::Launch;
+use crate::cluster::machine::netns;
+use crate::cluster::name::ClusterName;
+use crate::cluster::state::write_atomically;
 
 /// The components in the control plane's namespace that are not registries, in the order in which they are needed.
 pub const COMPONENTS: [&str; 4] = [

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
-use super::error::{Error, Result};
+use crate::cluster::error::{Error, Result};
 
 /// How much of a program's error output goes into a message, in bytes.
 const TAIL: usize = 2000;

@@ -13,8 +13,8 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use super::error::{IoContext, Result};
-use super::state::write_atomically;
+use crate::cluster::error::{IoContext, Result};
+use crate::cluster::state::write_atomically;
 
 /// Where a certificate and its key are, as PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]

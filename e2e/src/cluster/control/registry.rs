@@ -10,12 +10,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::addresses as ip;
-use super::controlplane::Site;
-use super::error::{Error, IoContext, Result};
-use super::launch::Launch;
-use super::pki::Subject;
-use super::state::{ClusterState, write_atomically};
+use crate::cluster::addresses as ip;
+use crate::cluster::control::components::Site;
+use crate::cluster::control::pki::Subject;
+use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::machine::launch::Launch;
+use crate::cluster::state::{ClusterState, write_atomically};
 
 /// Which of a cluster's registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

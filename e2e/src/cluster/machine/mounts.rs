@@ -11,8 +11,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 use serde::{Deserialize, Serialize};
 
-use super::command::run;
-use super::error::{IoContext, Result};
+use crate::cluster::error::{IoContext, Result};
+use crate::cluster::machine::command::run;
 
 /// Where a node sees its own folder of the cluster's state.
 pub const NODE_FOLDER: &str = "/run/node";
