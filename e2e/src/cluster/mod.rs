@@ -55,9 +55,7 @@ impl Cluster {
     pub fn attach(name: &ClusterName) -> Result<Self> {
         let layout = Layout::of_user(name)?;
         let state = ClusterState::load(&layout)?.ok_or_else(|| Error::NoCluster(name.to_string()))?;
-        let binaries = crate::binaries::ensure(&state.kubernetes, &crate::progress::Stderr);
-        let binaries = binaries.map_err(|error| Error::Binaries(error.to_string()))?;
-        Self::with_binaries(name, layout, binaries.dir)
+        Self::with_binaries(name, layout, state.binaries)
     }
 
     fn with_binaries(name: &ClusterName, layout: Layout, binaries: PathBuf) -> Result<Self> {

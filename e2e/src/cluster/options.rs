@@ -87,7 +87,10 @@ mod tests {
     use super::*;
 
     fn cluster() -> ClusterState {
-        ClusterState::new(ClusterName::new("x").unwrap(), "1.36".into(), 1 << 30, false)
+        ClusterState::new(&Options {
+            image_disk: 1 << 30,
+            ..Options::new(ClusterName::new("x").unwrap())
+        })
     }
 
     #[test]

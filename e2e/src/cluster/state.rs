@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use crate::cluster::addresses::MOST_NODES;
 use crate::cluster::error::{Error, IoContext, Result};
 use crate::cluster::layout::Layout;
 use crate::cluster::name::ClusterName;
+use crate::cluster::options::Options;
 
 /// The version of the file's format.
 const FORMAT: u32 = 1;
@@ -24,6 +25,9 @@ pub struct ClusterState {
     pub name: ClusterName,
     /// The minor version of Kubernetes, such as `1.36`.
     pub kubernetes: String,
+    /// The folder of programs that the cluster was last brought up with.
+    #[serde(default)]
+    pub binaries: PathBuf,
     /// The size of a new node's image disk, in bytes.
     pub image_disk: u64,
     /// Whether new kubelets pull one image at a time.
@@ -57,14 +61,15 @@ pub struct NodeState {
 }
 
 impl ClusterState {
-    /// A new cluster without nodes.
-    pub fn new(name: ClusterName, kubernetes: String, image_disk: u64, serialize_image_pulls: bool) -> Self {
+    /// A new cluster as the options ask for, without nodes.
+    pub fn new(options: &Options) -> Self {
         Self {
             format: FORMAT,
-            name,
-            kubernetes,
-            image_disk,
-            serialize_image_pulls,
+            name: options.name.clone(),
+            kubernetes: options.kubernetes.clone(),
+            binaries: PathBuf::new(),
+            image_disk: options.image_disk,
+            serialize_image_pulls: options.serialize_image_pulls,
             registry_user: "larder".into(),
             registry_password: format!("{:016x}", rand::random::<u64>()),
             nodes: Vec::new(),
@@ -187,7 +192,7 @@ mod tests {
     }
 
     fn state() -> ClusterState {
-        ClusterState::new(ClusterName::new("x").unwrap(), "1.36".into(), 8 << 30, false)
+        ClusterState::new(&Options::new(ClusterName::new("x").unwrap()))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Brings a cluster to where it should be: makes it, or repairs what is missing of it.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,12 +71,14 @@ impl Cluster {
     pub async fn up(options: &Options, progress: &dyn Progress) -> Result<Self> {
         let clock = Clock::new(progress);
         let layout = Layout::of_user(&options.name)?;
+        let known = ClusterState::load(&layout)?;
+        same_version(options, known.as_ref())?;
         check_machine(&layout, &options.kubernetes)?;
-        let _lock = lock(&layout)?;
-        let cgroups = Cgroups::detect()?;
-        let state = wanted(options, &layout, &cgroups)?;
+        // Before the lock: a first build takes minutes, and nobody need wait for it to take the cluster down.
         let binaries =
-            binaries::ensure(&state.kubernetes, progress).map_err(|e| Error::Binaries(e.to_string()))?;
+            binaries::ensure(&options.kubernetes, progress).map_err(|e| Error::Binaries(e.to_string()))?;
+        let _lock = lock(&layout)?;
+        let state = wanted(options, binaries.dir.clone(), &layout)?;
         components::prepare(&layout)?;
         let cluster = Self::with_binaries(&options.name, layout, binaries.dir)?;
         cluster.bring_up(&state, &clock).await?;
@@ -185,25 +187,28 @@ fn check_machine(layout: &Layout, kubernetes: &str) -> Result<()> {
     preflight::check(&needs).map_err(|unfit| Error::Refused(unfit.to_string()))
 }
 
+/// Refuses to turn a cluster into one of another version.
+fn same_version(options: &Options, known: Option<&ClusterState>) -> Result<()> {
+    match known {
+        Some(state) if state.kubernetes != options.kubernetes => Err(Error::Refused(format!(
+            "cluster {} runs Kubernetes {}, not {}: take it down first",
+            state.name, state.kubernetes, options.kubernetes
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The state that the options and what is there ask for, written before anything of it is made.
-fn wanted(options: &Options, layout: &Layout, cgroups: &Cgroups) -> Result<ClusterState> {
-    let mut state = if let Some(state) = ClusterState::load(layout)? {
-        if state.kubernetes != options.kubernetes {
-            return Err(Error::Refused(format!(
-                "cluster {} runs Kubernetes {}, not {}: take it down first",
-                state.name, state.kubernetes, options.kubernetes
-            )));
-        }
+fn wanted(options: &Options, binaries: PathBuf, layout: &Layout) -> Result<ClusterState> {
+    let known = ClusterState::load(layout)?;
+    same_version(options, known.as_ref())?;
+    let mut state = if let Some(state) = known {
         state
     } else {
-        reaper::reap(&options.name, layout, cgroups)?;
-        ClusterState::new(
-            options.name.clone(),
-            options.kubernetes.clone(),
-            options.image_disk,
-            options.serialize_image_pulls,
-        )
+        reaper::reap(&options.name, layout, &Cgroups::detect()?)?;
+        ClusterState::new(options)
     };
+    state.binaries = binaries;
     while state.nodes.len() < usize::from(options.nodes) {
         let node = NodeOptions {
             image_disk: Some(options.image_disk),

@@ -48,7 +48,7 @@ impl NodeMounts {
             Some("mode=755"),
         )
         .context("mount tmpfs on", run_folder)?;
-        // By its path on the machine, so that a list of loop devices tells whose they are.
+        // What is deleted takes no space on the machine any more. By its path on the machine, so that a list of loop devices tells whose they are.
         let disk = Path::new("/run/disk");
         make(disk)?;
         let file = self.folder.join("disk.img");
@@ -58,7 +58,7 @@ impl NodeMounts {
                 "-t",
                 "ext4",
                 "-o",
-                "loop,noatime",
+                "loop,noatime,discard",
                 &file.to_string_lossy(),
                 "/run/disk",
             ],
