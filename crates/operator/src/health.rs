@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
+use crate::world::World;
 
 /// Serves /healthz (always well while the process answers) and /readyz (well once every kind has been listed), until
 /// `stop` turns true.
@@ -31,9 +32,12 @@ pub async fn serve_health(
 pub async fn serve_metrics(
     addr: SocketAddr,
     metrics: Arc<Metrics>,
+    world: Arc<World>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let app = Router::new().route("/metrics", get(render)).with_state(metrics);
+    let app = Router::new()
+        .route("/metrics", get(render))
+        .with_state((metrics, world));
     serve(addr, app, stop).await
 }
 
@@ -55,7 +59,8 @@ async fn readyz(State(ready): State<watch::Receiver<bool>>) -> impl IntoResponse
     }
 }
 
-async fn render(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
+async fn render(State((metrics, world)): State<(Arc<Metrics>, Arc<World>)>) -> impl IntoResponse {
+    metrics.observe(&world.caches.all());
     match metrics.render() {
         Ok(text) => (
             StatusCode::OK,

@@ -12,5 +12,9 @@ fn main() -> anyhow::Result<()> {
         .context("cannot choose the cryptography of TLS")?;
     let args = Args::parse();
     larder_operator::logging::init(args.log_format, &args.log_level).context("cannot use --log-level")?;
-    tokio::runtime::Runtime::new()?.block_on(larder_operator::run::run(args))
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(larder_operator::run::run(args));
+    // Watches and answers that nobody waits for any more.
+    runtime.shutdown_background();
+    result
 }

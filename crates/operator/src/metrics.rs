@@ -1,5 +1,9 @@
 //! Everything that the operator counts. Labels come from closed sets; no object is ever named in one.
 
+use std::sync::Arc;
+
+use larder_api::ImageCache;
+use larder_api::image_cache_status::NodeCounts;
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -9,7 +13,7 @@ use prometheus::{
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Nodes by state, over all caches.
+    /// Nodes by state, as the statuses of all caches count them: `ready` and `updated` overlap the others.
     pub nodes: IntGaugeVec,
     /// Rollout slots in use.
     pub slots: IntGauge,
@@ -113,6 +117,30 @@ impl Metrics {
         })
     }
 
+    /// Takes over what the statuses of the caches say.
+    pub fn observe(&self, caches: &[Arc<ImageCache>]) {
+        self.caches.set(i64::try_from(caches.len()).unwrap_or(i64::MAX));
+        let counts: Vec<&NodeCounts> = caches
+            .iter()
+            .filter_map(|c| c.status.as_ref())
+            .map(|s| &s.nodes)
+            .collect();
+        let states: [(&str, fn(&NodeCounts) -> i32); 7] = [
+            ("selected", |n| n.selected),
+            ("ready", |n| n.ready),
+            ("updated", |n| n.updated),
+            ("progressing", |n| n.progressing),
+            ("failed", |n| n.failed),
+            ("waiting", |n| n.waiting),
+            ("unreachable", |n| n.unreachable),
+        ];
+        for (state, of) in states {
+            self.nodes
+                .with_label_values(&[state])
+                .set(counts.iter().map(|n| i64::from(of(n))).sum());
+        }
+    }
+
     /// In the text form that Prometheus reads.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut buffer = Vec::new();
@@ -153,9 +181,28 @@ mod tests {
     fn every_metric_has_a_name_of_its_own() {
         let metrics = Metrics::new().unwrap();
         metrics.pulls.with_label_values(&["held", ""]).inc();
+        let status = |ready| larder_api::ImageCacheStatus {
+            nodes: NodeCounts {
+                selected: 3,
+                ready,
+                ..NodeCounts::default()
+            },
+            ..larder_api::ImageCacheStatus::default()
+        };
+        let cache = |ready| {
+            Arc::new(ImageCache {
+                status: Some(status(ready)),
+                ..ImageCache::default()
+            })
+        };
+        metrics.observe(&[cache(1), cache(3)]);
         let text = metrics.render().unwrap();
         assert!(
             text.contains("larder_pulls_total{reason=\"\",result=\"held\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("larder_nodes{state=\"ready\"} 4") && text.contains("larder_imagecaches 2"),
             "{text}"
         );
         assert!(text.contains("larder_build_info{version="), "{text}");

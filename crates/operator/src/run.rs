@@ -68,6 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let serve = tokio::spawn(health::serve_metrics(
         args.metrics_addr,
         Arc::clone(&metrics),
+        Arc::clone(&world),
         stop.subscribe(),
     ));
     tokio::spawn(send_events);

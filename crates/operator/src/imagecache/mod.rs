@@ -50,7 +50,9 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Option<Duration>, 
     if cache.metadata.deletion_timestamp.is_some() {
         report::report(&ctx, &cache, &wanted, None).await?;
         // The report may have made a newer version; the finalizer is taken off that one.
-        let Some(cache) = ctx.world.caches.get(&key.0, &key.1) else { return Ok(None) };
+        let Some(cache) = ctx.world.caches.get(&key.0, &key.1) else {
+            return Ok(None);
+        };
         return finalize::release(&ctx, &cache).await;
     }
     finalize::ensure(&ctx, &mut cache).await?;

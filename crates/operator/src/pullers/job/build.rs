@@ -21,6 +21,7 @@ use larder_api::names::{
 };
 use larder_core::facts::NodeFacts;
 use larder_core::image_ref::ImageRef;
+use larder_core::images;
 use larder_core::pull::PullJob;
 use larder_core::select::pod_tolerations;
 
@@ -78,6 +79,7 @@ fn pod(
     let own = resources(&[("cpu", "1m"), ("memory", "4Mi")], &[("memory", "64Mi")]);
     let resources = template.resources.unwrap_or(own);
     let secrets = &cache.spec.pull_secrets;
+    let wanted = images::wanted(&cache.spec);
     let spec = PodSpec {
         affinity: Some(on_node(&pull.node)),
         tolerations: Some(pod_tolerations(&cache.spec.nodes, node)),
@@ -99,7 +101,9 @@ fn pod(
             .images
             .iter()
             .enumerate()
-            .map(|(i, image)| pull_one(i, image, &resources))
+            // In the user's spelling: the kubelet records what it pulled under the very words of the pod (KEP-2535), and
+            // a pod that says `nginx` and must not pull would not be let use what was pulled as docker.io/library/nginx.
+            .map(|(i, image)| pull_one(i, wanted.written(image), &resources))
             .chain([end(&resources, settings)])
             .collect(),
         volumes: Some(vec![Volume {
