@@ -8,10 +8,10 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use larder_e2e::cluster::machine::launch::Launch;
 use larder_e2e::cluster::layout::Layout;
+use larder_e2e::cluster::machine::launch::Launch;
+use larder_e2e::cluster::machine::tail::tail_of;
 use larder_e2e::cluster::name::ClusterName;
-use larder_e2e::cluster::machine::process::tail_of;
 use larder_e2e::cluster::state::parse_size;
 use larder_e2e::cluster::{Cluster, DEFAULT_KUBERNETES, NODE_COMPONENTS, NodeOptions, Options, supervise};
 use larder_e2e::progress::Stderr;

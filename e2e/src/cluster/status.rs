@@ -7,7 +7,8 @@ use crate::cluster::control::components;
 use crate::cluster::control::registry::RegistryKind;
 use crate::cluster::control::supervise::{self, Forwards};
 use crate::cluster::error::Result;
-use crate::cluster::machine::process::{Components, tail_of};
+use crate::cluster::machine::process::Components;
+use crate::cluster::machine::tail::tail_of;
 use crate::cluster::{node, ready};
 
 /// How much of a dead component's log is shown, in lines.

@@ -7,3 +7,4 @@ pub mod loops;
 pub mod mounts;
 pub mod netns;
 pub mod process;
+pub mod tail;

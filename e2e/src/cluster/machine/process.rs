@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::error::{Error, IoContext, Result};
 use crate::cluster::layout::Layout;
 use crate::cluster::machine::launch::Launch;
+use crate::cluster::machine::tail::tail_of;
 use crate::cluster::state::write_atomically;
 
 /// The end of a log that goes into messages, in lines.
@@ -221,22 +222,6 @@ impl Components {
     }
 }
 
-/// The last `lines` lines of a file; only its last 64 KiB are read.
-pub fn tail_of(path: &Path, lines: usize) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut text = Vec::new();
-    if let Ok(mut file) = fs::File::open(path) {
-        let length = file.metadata().map_or(0, |m| m.len());
-        let sought = file.seek(SeekFrom::Start(length.saturating_sub(64 << 10)));
-        if sought.is_err() || file.read_to_end(&mut text).is_err() {
-            return String::new();
-        }
-    }
-    let text = String::from_utf8_lossy(&text);
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
 /// The `larder-cluster` program, which starts components in their namespaces: this program itself, or for a test or
 /// benchmark the one built beside it.
 pub fn helper() -> Result<PathBuf> {
@@ -320,15 +305,5 @@ mod tests {
         );
         components.forget_dead().unwrap();
         assert!(components.check(&["node-1"]).is_ok());
-    }
-
-    #[test]
-    fn the_tail_is_the_last_lines() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        fs::write(&path, "1\n2\n3\n4\n").unwrap();
-        assert_eq!(tail_of(&path, 2), "3\n4");
-        assert_eq!(tail_of(&path, 9), "1\n2\n3\n4");
-        assert_eq!(tail_of(&folder.path().join("none"), 2), "");
     }
 }
