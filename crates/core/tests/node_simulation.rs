@@ -15,7 +15,7 @@ use larder_api::names::{
     IMAGES_ANNOTATION, NODE_UID_ANNOTATION, REVISION_ANNOTATION, Reason, WORK_ANNOTATION,
 };
 use larder_api::node_image_cache::{CacheClaim, Desired, ImageState, NodeState, PullerStatus};
-use larder_api::revision::{ImageCacheRevisionSpec, RevisionBody, RevisionImage};
+use larder_api::revision::{ImageCacheRevisionSpec, PlatformManifest, RevisionBody, RevisionImage};
 use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec};
 use larder_core::facts::NodeFacts;
 use larder_core::node::{NodeDecision, Write, decide};
@@ -33,6 +33,8 @@ enum Fate {
     Fails(u32),
     /// Never answers.
     Hangs,
+    /// Has no manifest for the node.
+    NoPlatform,
 }
 
 struct Node {
@@ -53,6 +55,17 @@ struct Node {
 }
 
 const LIMIT: i32 = 3;
+
+fn waiting(message: &str) -> ContainerState {
+    let waiting = ContainerStateWaiting {
+        reason: Some("ErrImagePull".into()),
+        message: Some(message.into()),
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..ContainerState::default()
+    }
+}
 
 impl Node {
     fn new() -> Self {
@@ -96,6 +109,12 @@ impl Node {
                         .map(|i| RevisionImage {
                             image: i.clone(),
                             digest: Some(format!("sha256:{i}")),
+                            platforms: vec![PlatformManifest {
+                                os: "linux".into(),
+                                architecture: "amd64".into(),
+                                digest: format!("sha256:{i}"),
+                                ..PlatformManifest::default()
+                            }],
                             ..RevisionImage::default()
                         })
                         .collect(),
@@ -292,15 +311,12 @@ impl Node {
                 let fate = self.fates.entry(status.image.clone()).or_insert(Fate::Fine);
                 match fate {
                     Fate::Hangs => break,
+                    Fate::NoPlatform => {
+                        status.state = Some(waiting("no match for platform in manifest: not found"))
+                    }
                     Fate::Fails(left) if *left > 0 => {
                         *left -= 1;
-                        status.state = Some(ContainerState {
-                            waiting: Some(ContainerStateWaiting {
-                                reason: Some("ErrImagePull".into()),
-                                message: Some("failed to resolve reference: not found".into()),
-                            }),
-                            ..ContainerState::default()
-                        });
+                        status.state = Some(waiting("failed to resolve reference: not found"));
                     }
                     Fate::Fine | Fate::Fails(_) => {
                         self.store.insert(status.image.clone());
@@ -358,7 +374,7 @@ fn images(host: &str, n: usize) -> Vec<String> {
 }
 
 #[test]
-fn thirty_images_arrive_by_one_pod_and_two_writes() {
+fn thirty_images_arrive_by_one_pod() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 30));
     node.claim("c", "r", Removal::Retain);
@@ -396,6 +412,23 @@ fn a_bad_image_is_told_at_once_and_holds_up_nobody() {
     node.run(200);
     assert_eq!(node.state("c"), (NodeState::Ready, 10, 10));
     assert!(attempts >= 1);
+}
+
+#[test]
+fn an_image_for_another_platform_is_never_said_to_be_held() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 2));
+    node.fates.insert("a.io/r0:1".into(), Fate::NoPlatform);
+    node.claim("c", "r", Removal::Retain);
+    node.run(60);
+    let told = node.status.clone().unwrap();
+    let on_node = &told.caches[0];
+    assert_eq!(
+        (on_node.state, on_node.ready, on_node.total, on_node.skipped),
+        (NodeState::Ready, 1, 1, 1)
+    );
+    assert_eq!(told.images[0].state, ImageState::Skipped);
+    assert!(node.jobs.is_empty());
 }
 
 #[test]

@@ -45,7 +45,8 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
     assert!(good_after < Duration::from_secs(30), "good images took {good_after:?}: {good:?}");
     for (image, reason) in [
         (&missing, Reason::NotFound),
-        (&refused, Reason::Unauthorized),
+        // Refused with 401, and no pull secret fits.
+        (&refused, Reason::CredentialsMissing),
         (&closed, Reason::RegistryUnreachable),
     ] {
         cache

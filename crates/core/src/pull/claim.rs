@@ -109,7 +109,7 @@ pub(super) fn decide_claim(
     };
     let omitted = input.previous.is_some_and(|p| p.images_omitted > 0);
     let mut work = Work {
-        ready: known(claim, previous, &listed, omitted, input.revisions),
+        ready: known(input.node, claim, previous, &listed, omitted, input.revisions),
         failed: BTreeMap::new(),
         active: BTreeSet::new(),
         pods: 0,

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use larder_api::ImageCacheRevision;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, ImageOnNode};
-use larder_api::revision::RevisionImage;
+use larder_api::revision::{PlatformManifest, RevisionImage};
 
+use crate::facts::NodeFacts;
 use crate::plan::{CONFIRM_AFTER, Revisions, saturating};
 
 /// An image's identity on a node: normalised reference and the digest it should have, where known.
@@ -18,6 +19,7 @@ pub(super) fn key(image: &RevisionImage) -> ImageKey {
 /// Images that the last written status proves: those of revisions held whole, and of the revision in work those that
 /// are not listed as missing. A status whose list was cut proves nothing about that revision.
 pub(super) fn known(
+    node: Option<&NodeFacts>,
     claim: &CacheClaim,
     previous: Option<&CacheOnNode>,
     not_ready: &[&ImageOnNode],
@@ -28,13 +30,15 @@ pub(super) fn known(
         return BTreeSet::new();
     };
     let find = |name: &str| revisions.get(&(claim.namespace.as_str(), name)).copied();
-    let mut keys: BTreeSet<ImageKey> = previous
-        .held
-        .iter()
-        .filter_map(|r| find(r))
-        .flat_map(images)
-        .map(key)
-        .collect();
+    // A revision is held whole without the images that the node's platform has to do without.
+    let offered = |i: &&RevisionImage| {
+        let here =
+            |p: &PlatformManifest| node.is_some_and(|n| p.os == n.os && p.architecture == n.architecture);
+        i.digest.is_none() || i.platforms.iter().any(here)
+    };
+    let held = previous.held.iter().filter_map(|r| find(r)).flat_map(images);
+    let mut keys: BTreeSet<ImageKey> = held.filter(offered).map(key).collect();
+    keys.retain(|(image, digest)| !not_ready.iter().any(|i| i.image == *image && i.digest == *digest));
     if previous.total > 0
         && !omitted
         && let Some(revision) = find(&previous.revision)
