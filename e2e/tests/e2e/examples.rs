@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use k8s_openapi::api::core::v1::Node;
 use larder_e2e::cluster::registry::RegistryKind;
 use larder_e2e::images::{Destination, ImageSpec};
 use serde_json::json;
@@ -14,7 +14,10 @@ use crate::support::{Cache, Env, reason};
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     assert!(files.len() >= 6, "{files:?}");
     files
@@ -36,7 +39,10 @@ async fn every_example_becomes_ready_and_can_be_deleted() {
     let nodes: Api<Node> = Api::all(env.client.clone());
     let chosen = env.nodes().remove(0);
     let label = |value| Patch::Merge(json!({"metadata": {"labels": {"pool": value}}}));
-    nodes.patch(&chosen, &PatchParams::default(), &label(json!("web"))).await.unwrap();
+    nodes
+        .patch(&chosen, &PatchParams::default(), &label(json!("web")))
+        .await
+        .unwrap();
     for (number, file) in examples().iter().enumerate() {
         let shown = file.file_name().unwrap().to_string_lossy().into_owned();
         let yaml = fs::read_to_string(file).unwrap();
@@ -47,20 +53,41 @@ async fn every_example_becomes_ready_and_can_be_deleted() {
             env.push(RegistryKind::Open, &spec, &repository, &tag).await;
         }
         let path = file.to_str().unwrap();
-        let applied = env.kubectl(&["apply", "-f", path, "--output=name"]).unwrap_or_else(|e| panic!("{shown}: {e}"));
-        let names: Vec<&str> = applied.lines().filter_map(|l| l.strip_prefix("imagecache.larder.dev/")).collect();
+        let applied = env
+            .kubectl(&["apply", "-f", path, "--output=name"])
+            .unwrap_or_else(|e| panic!("{shown}: {e}"));
+        let names: Vec<&str> = applied
+            .lines()
+            .filter_map(|l| l.strip_prefix("imagecache.larder.dev/"))
+            .collect();
         assert!(!names.is_empty(), "{shown} applies no ImageCache: {applied}");
         let namespace = values(&yaml, "namespace").into_iter().next_back().unwrap();
+        let mut applied = Vec::new();
         for name in names {
-            let cache =
-                Cache { namespace: namespace.into(), name: name.into(), client: env.client.clone() };
+            let cache = Cache {
+                namespace: namespace.into(),
+                name: name.into(),
+                client: env.client.clone(),
+            };
             let status = cache.ready(90).await;
-            assert_eq!(reason(&status, "Ready"), Some("AllNodesReady"), "{shown}: {status:?}");
+            assert_eq!(
+                reason(&status, "Ready"),
+                Some("AllNodesReady"),
+                "{shown}: {status:?}"
+            );
+            assert!(status.nodes.selected > 0, "{shown}: {status:?}");
+            applied.push((cache.get().await.metadata.generation, cache));
         }
         // Twice is once.
-        let again = env.kubectl(&["apply", "-f", path]).unwrap();
-        assert!(again.lines().all(|line| line.ends_with("unchanged") || line.contains("secret/")), "{shown}: {again}");
-        env.kubectl(&["delete", "-f", path, "--timeout=90s"]).unwrap_or_else(|e| panic!("{shown}: {e}"));
+        env.kubectl(&["apply", "-f", path]).unwrap();
+        for (generation, cache) in applied {
+            assert_eq!(cache.get().await.metadata.generation, generation, "{shown}");
+        }
+        env.kubectl(&["delete", "-f", path, "--timeout=90s"])
+            .unwrap_or_else(|e| panic!("{shown}: {e}"));
     }
-    nodes.patch(&chosen, &PatchParams::default(), &label(json!(null))).await.unwrap();
+    nodes
+        .patch(&chosen, &PatchParams::default(), &label(json!(null)))
+        .await
+        .unwrap();
 }

@@ -9,6 +9,7 @@ mod crash;
 mod edit;
 mod examples;
 mod failures;
+mod interrupted;
 mod many;
 mod nodes;
 mod private;

@@ -13,7 +13,13 @@ use serde_json::json;
 use crate::support::{Env, condition, eventually, reason};
 
 async fn push(env: &Env, repository: &str, seed: u64) -> String {
-    env.push(RegistryKind::Open, &ImageSpec::new(seed).layers(1, 10_000), repository, "1").await;
+    env.push(
+        RegistryKind::Open,
+        &ImageSpec::new(seed).layers(1, 10_000),
+        repository,
+        "1",
+    )
+    .await;
     format!("{}/{repository}:1", env.registry(RegistryKind::Open).host)
 }
 
@@ -21,7 +27,11 @@ async fn push(env: &Env, repository: &str, seed: u64) -> String {
 async fn on_every_node(env: &Env, image: &str, present: bool) {
     for node in env.nodes() {
         eventually(&format!("{node} has {image}: {present}"), 30, || async {
-            if env.node_has(&node, image) == present { Ok(()) } else { Err(format!("{:?}", env.images_on(&node))) }
+            if env.node_has(&node, image) == present {
+                Ok(())
+            } else {
+                Err(format!("{:?}", env.images_on(&node)))
+            }
         })
         .await;
     }
@@ -31,9 +41,16 @@ async fn on_every_node(env: &Env, image: &str, present: bool) {
 async fn two_caches_of_one_name_in_two_namespaces_are_strangers() {
     let env = Env::shared().await;
     let (one, two) = (env.namespace("one").await, env.namespace("two").await);
-    let (a, b) = (push(&env, "h8/same-a", 8_081).await, push(&env, "h8/same-b", 8_082).await);
-    let first = one.cache("web", json!({"images": [{"image": a}], "removal": "Purge"})).await;
-    let second = two.cache("web", json!({"images": [{"image": b}], "removal": "Purge"})).await;
+    let (a, b) = (
+        push(&env, "h8/same-a", 8_081).await,
+        push(&env, "h8/same-b", 8_082).await,
+    );
+    let first = one
+        .cache("web", json!({"images": [{"image": a}], "removal": "Purge"}))
+        .await;
+    let second = two
+        .cache("web", json!({"images": [{"image": b}], "removal": "Purge"}))
+        .await;
     let (of_first, of_second) = (first.ready(60).await, second.ready(60).await);
     assert_eq!((of_first.images.total, of_second.images.total), (1, 1));
     assert_ne!(of_first.revision, of_second.revision);
@@ -60,10 +77,17 @@ async fn a_shared_image_stays_until_the_last_cache_lets_go() {
     let (one, two) = (env.namespace("share").await, env.namespace("share").await);
     let shared = push(&env, "h8/shared", 8_083).await;
     let own = push(&env, "h8/own", 8_084).await;
-    let first = one.cache("web", json!({"images": [{"image": shared}, {"image": own}], "removal": "Purge"})).await;
+    let first = one
+        .cache(
+            "web",
+            json!({"images": [{"image": shared}, {"image": own}], "removal": "Purge"}),
+        )
+        .await;
     first.ready(60).await;
     // The second finds the image there and still counts it as Larder's.
-    let second = two.cache("web", json!({"images": [{"image": shared}], "removal": "Purge"})).await;
+    let second = two
+        .cache("web", json!({"images": [{"image": shared}], "removal": "Purge"}))
+        .await;
     second.ready(60).await;
     first.delete().await;
     first.gone(60).await;
@@ -91,13 +115,18 @@ async fn fifty_caches_at_once_become_ready_and_go_without_a_trace() {
     let nodes = i32::try_from(env.nodes().len()).unwrap();
     for cache in &caches {
         let status = cache.ready(240).await;
-        assert_eq!((status.nodes.ready, status.nodes.selected, status.images.total), (nodes, nodes, 2));
+        assert_eq!(
+            (status.nodes.ready, status.nodes.selected, status.images.total),
+            (nodes, nodes, 2)
+        );
         assert!(status.failures.is_empty(), "{:?}", status.failures);
     }
     let jobs = namespace.api::<Job>();
     eventually("no Job is left", 30, || async {
         let left = jobs.list(&ListParams::default()).await.unwrap().items;
-        left.is_empty().then_some(()).ok_or_else(|| format!("{} Jobs", left.len()))
+        left.is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{} Jobs", left.len()))
     })
     .await;
     let names: BTreeSet<String> = namespace.revisions().await.into_iter().collect();
@@ -112,8 +141,16 @@ async fn fifty_caches_at_once_become_ready_and_go_without_a_trace() {
     let objects: Api<NodeImageCache> = Api::all(env.client.clone());
     eventually("no node object claims anything of them", 30, || async {
         let all = objects.list(&ListParams::default()).await.unwrap().items;
-        let left = all.iter().flat_map(|o| &o.spec.caches).filter(|c| c.namespace == namespace.name).count();
-        if left == 0 { Ok(()) } else { Err(format!("{left} claims")) }
+        let left = all
+            .iter()
+            .flat_map(|o| &o.spec.caches)
+            .filter(|c| c.namespace == namespace.name)
+            .count();
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left} claims"))
+        }
     })
     .await;
     namespace.delete().await;
@@ -124,7 +161,13 @@ async fn two_spellings_of_one_image_are_folded_and_accepted_says_so() {
     let env = Env::shared().await;
     let namespace = env.namespace("spelling").await;
     // Public names are served by the open registry.
-    env.push(RegistryKind::Open, &ImageSpec::new(8_086).layers(1, 10_000), "library/h8-spelling", "1").await;
+    env.push(
+        RegistryKind::Open,
+        &ImageSpec::new(8_086).layers(1, 10_000),
+        "library/h8-spelling",
+        "1",
+    )
+    .await;
     let cache = namespace
         .cache(
             "web",
@@ -139,19 +182,35 @@ async fn two_spellings_of_one_image_are_folded_and_accepted_says_so() {
     assert_eq!(status.images.total, 1);
     assert_eq!(condition(&status, "Accepted"), Some("True"));
     assert_eq!(reason(&status, "Accepted"), Some("DuplicateReferences"));
-    let message = &status.conditions.iter().find(|c| c.type_ == "Accepted").unwrap().message;
+    let message = &status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "Accepted")
+        .unwrap()
+        .message;
     assert!(message.contains("docker.io/library/h8-spelling:1"), "{message}");
-    assert!(status.node_statuses.iter().all(|n| (n.ready, n.total) == (1, 1)), "{:?}", status.node_statuses);
+    assert!(
+        status.node_statuses.iter().all(|n| (n.ready, n.total) == (1, 1)),
+        "{:?}",
+        status.node_statuses
+    );
     let revisions = namespace.api::<larder_api::ImageCacheRevision>();
     let revision = revisions.get(&status.revision.unwrap()).await.unwrap();
     let images = &revision.spec.spec.images;
     assert_eq!(images.len(), 1, "{images:?}");
-    assert_eq!((images[0].image.as_str(), images[0].priority), ("docker.io/library/h8-spelling:1", 7));
+    assert_eq!(
+        (images[0].image.as_str(), images[0].priority),
+        ("docker.io/library/h8-spelling:1", 7)
+    );
     on_every_node(&env, "docker.io/library/h8-spelling:1", true).await;
 
     // Another spelling of the same list is the same list.
-    cache.patch(json!({"spec": {"images": [{"image": "library/h8-spelling:1", "priority": 7}]}})).await;
-    let status = cache.until("one spelling", 20, |s| reason(s, "Accepted") == Some("Valid")).await;
+    cache
+        .patch(json!({"spec": {"images": [{"image": "library/h8-spelling:1", "priority": 7}]}}))
+        .await;
+    let status = cache
+        .until("one spelling", 20, |s| reason(s, "Accepted") == Some("Valid"))
+        .await;
     assert_eq!(status.revision, revision.metadata.name);
     namespace.delete().await;
 }

@@ -22,9 +22,20 @@ impl Private {
     async fn push(env: &Env, seed: u64) -> Self {
         let registry = env.registry(RegistryKind::Auth);
         let repository = format!("h8/private-{seed}");
-        env.push(RegistryKind::Auth, &ImageSpec::new(seed).layers(1, 20_000), &repository, "1").await;
+        env.push(
+            RegistryKind::Auth,
+            &ImageSpec::new(seed).layers(1, 20_000),
+            &repository,
+            "1",
+        )
+        .await;
         let (user, password) = registry.credentials.unwrap();
-        Self { image: format!("{}/{repository}:1", registry.host), host: registry.host, user, password }
+        Self {
+            image: format!("{}/{repository}:1", registry.host),
+            host: registry.host,
+            user,
+            password,
+        }
     }
 
     fn spec(&self, secrets: &[&str]) -> Value {
@@ -36,13 +47,20 @@ impl Private {
     }
 
     async fn secret(&self, namespace: &Namespace, name: &str) {
-        namespace.pull_secret(name, &self.host, &self.user, &self.password).await;
+        namespace
+            .pull_secret(name, &self.host, &self.user, &self.password)
+            .await;
     }
 }
 
 /// The failure of the image once nodes or the operator report it.
 async fn failure(cache: &Cache, image: &str, allowed: &[Reason]) -> Failure {
-    let find = |failures: &[Failure]| failures.iter().find(|f| f.image == image && allowed.contains(&f.reason)).cloned();
+    let find = |failures: &[Failure]| {
+        failures
+            .iter()
+            .find(|f| f.image == image && allowed.contains(&f.reason))
+            .cloned()
+    };
     let what = format!("{image} fails for one of {allowed:?}");
     let status = cache.until(&what, 45, |s| find(&s.failures).is_some()).await;
     assert_eq!(condition(&status, "Degraded"), Some("True"), "{status:?}");
@@ -55,10 +73,24 @@ async fn failure(cache: &Cache, image: &str, allowed: &[Reason]) -> Failure {
 async fn nothing_tells(env: &Env, namespace: &Namespace, cache: &Cache, secret: &str) {
     let object = serde_json::to_string(&cache.get().await).unwrap();
     assert!(!object.contains(secret), "{object}");
-    let events = namespace.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+    let events = namespace
+        .api::<Event>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items;
     assert!(!serde_json::to_string(&events).unwrap().contains(secret));
-    let log = env.kubectl(&["--namespace", "larder-system", "logs", "deployment/larder-operator", "--tail=-1"]);
-    assert!(!log.unwrap_or_default().contains(secret), "the operator's log holds a password");
+    let log = env.kubectl(&[
+        "--namespace",
+        "larder-system",
+        "logs",
+        "deployment/larder-operator",
+        "--tail=-1",
+    ]);
+    assert!(
+        !log.unwrap_or_default().contains(secret),
+        "the operator's log holds a password"
+    );
 }
 
 #[tokio::test]
@@ -66,19 +98,45 @@ async fn a_pull_secret_opens_a_private_registry_and_the_revision_says_private() 
     let env = Env::shared().await;
     let namespace = env.namespace("private").await;
     let private = Private::push(&env, 8_111).await;
-    env.push(RegistryKind::Open, &ImageSpec::new(8_112).layers(1, 10_000), "h8/public", "1").await;
+    env.push(
+        RegistryKind::Open,
+        &ImageSpec::new(8_112).layers(1, 10_000),
+        "h8/public",
+        "1",
+    )
+    .await;
     let public = format!("{}/h8/public:1", env.registry(RegistryKind::Open).host);
     private.secret(&namespace, "regcred").await;
     let mut spec = private.spec(&["regcred"]);
-    spec["images"].as_array_mut().unwrap().push(json!({"image": public}));
+    spec["images"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"image": public}));
     let cache = namespace.cache("web", spec).await;
     let status = cache.ready(60).await;
     assert_eq!((status.images.total, status.images.unresolved), (2, 0));
     for node in env.nodes() {
-        assert!(env.node_has(&node, &private.image), "{node}: {:?}", env.images_on(&node));
+        assert!(
+            env.node_has(&node, &private.image),
+            "{node}: {:?}",
+            env.images_on(&node)
+        );
     }
-    let revision = namespace.api::<ImageCacheRevision>().get(&status.revision.unwrap()).await.unwrap();
-    let is_private = |image: &str| revision.spec.spec.images.iter().find(|i| i.image == image).unwrap().private;
+    let revision = namespace
+        .api::<ImageCacheRevision>()
+        .get(&status.revision.unwrap())
+        .await
+        .unwrap();
+    let is_private = |image: &str| {
+        revision
+            .spec
+            .spec
+            .images
+            .iter()
+            .find(|i| i.image == image)
+            .unwrap()
+            .private
+    };
     assert!(is_private(&private.image));
     assert!(!is_private(&public));
     nothing_tells(&env, &namespace, &cache, &private.password).await;
@@ -91,10 +149,15 @@ async fn a_wrong_password_is_unauthorized_and_mending_the_secret_heals() {
     let namespace = env.namespace("private").await;
     let private = Private::push(&env, 8_113).await;
     let wrong = "not-the-password-8113";
-    namespace.pull_secret("regcred", &private.host, &private.user, wrong).await;
+    namespace
+        .pull_secret("regcred", &private.host, &private.user, wrong)
+        .await;
     let cache = namespace.cache("web", private.spec(&["regcred"])).await;
     let failure = failure(&cache, &private.image, &[Reason::Unauthorized]).await;
-    assert!(failure.message.contains("401") || failure.message.to_lowercase().contains("unauthorized"), "{failure:?}");
+    assert!(
+        failure.message.contains("401") || failure.message.to_lowercase().contains("unauthorized"),
+        "{failure:?}"
+    );
     nothing_tells(&env, &namespace, &cache, wrong).await;
     for node in env.nodes() {
         assert!(!env.node_has(&node, &private.image));
@@ -104,8 +167,11 @@ async fn a_wrong_password_is_unauthorized_and_mending_the_secret_heals() {
     assert!(status.failures.is_empty(), "{:?}", status.failures);
     eventually("the image counts as resolved", 30, || async {
         let status = cache.status().await;
-        let resolved = condition(&status, "Resolved") == Some("True") && condition(&status, "Degraded") == Some("False");
-        resolved.then_some(()).ok_or_else(|| format!("{:?}", status.conditions))
+        let resolved =
+            condition(&status, "Resolved") == Some("True") && condition(&status, "Degraded") == Some("False");
+        resolved
+            .then_some(())
+            .ok_or_else(|| format!("{:?}", status.conditions))
     })
     .await;
     namespace.delete().await;
@@ -142,11 +208,18 @@ async fn without_any_secret_the_registry_is_quoted() {
     let namespace = env.namespace("private").await;
     let private = Private::push(&env, 8_115).await;
     let cache = namespace.cache("web", private.spec(&[])).await;
-    let failure = failure(&cache, &private.image, &[Reason::CredentialsMissing, Reason::Unauthorized]).await;
+    let failure = failure(
+        &cache,
+        &private.image,
+        &[Reason::CredentialsMissing, Reason::Unauthorized],
+    )
+    .await;
     assert!(!failure.message.is_empty());
     // Naming a secret that exists is a change of the spec: it needs no patience.
     private.secret(&namespace, "regcred").await;
-    cache.patch(json!({"spec": {"pullSecrets": [{"name": "regcred"}]}})).await;
+    cache
+        .patch(json!({"spec": {"pullSecrets": [{"name": "regcred"}]}}))
+        .await;
     cache.ready(30).await;
     namespace.delete().await;
 }
@@ -162,7 +235,11 @@ async fn a_service_account_serves_for_its_pull_secrets() {
         "metadata": {"name": "puller"}, "imagePullSecrets": [{"name": "of-the-account"}],
     }))
     .unwrap();
-    namespace.api::<ServiceAccount>().create(&PostParams::default(), &account).await.unwrap();
+    namespace
+        .api::<ServiceAccount>()
+        .create(&PostParams::default(), &account)
+        .await
+        .unwrap();
     let mut spec = private.spec(&[]);
     spec["podTemplate"] = json!({"serviceAccountName": "puller"});
     spec["resolve"] = json!("OnNode");
@@ -171,7 +248,16 @@ async fn a_service_account_serves_for_its_pull_secrets() {
     for node in env.nodes() {
         assert!(env.node_has(&node, &private.image));
     }
-    let secrets = namespace.api::<Secret>().list(&ListParams::default()).await.unwrap().items;
-    assert_eq!(secrets.len(), 1, "Larder makes no secrets of its own: {secrets:?}");
+    let secrets = namespace
+        .api::<Secret>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items;
+    assert_eq!(
+        secrets.len(),
+        1,
+        "Larder makes no secrets of its own: {secrets:?}"
+    );
     namespace.delete().await;
 }

@@ -13,7 +13,13 @@ use crate::support::{Env, condition};
 
 async fn spec(env: &Env, seed: u64) -> Value {
     let repository = format!("h8/quota-{seed}");
-    env.push(RegistryKind::Open, &ImageSpec::new(seed).layers(1, 20_000), &repository, "1").await;
+    env.push(
+        RegistryKind::Open,
+        &ImageSpec::new(seed).layers(1, 20_000),
+        &repository,
+        "1",
+    )
+    .await;
     let image = format!("{}/{repository}:1", env.registry(RegistryKind::Open).host);
     json!({"images": [{"image": image}], "retry": {"initialDelay": "1s", "maxDelay": "5s"}})
 }
@@ -23,10 +29,19 @@ async fn a_quota_that_forbids_pods_is_named_and_lifting_it_heals() {
     let env = Env::shared().await;
     let namespace = env.namespace("quota").await;
     let quotas = namespace.api::<ResourceQuota>();
-    let quota = serde_json::from_value(json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}}));
-    quotas.create(&PostParams::default(), &quota.unwrap()).await.unwrap();
+    let quota =
+        serde_json::from_value(json!({"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}}));
+    quotas
+        .create(&PostParams::default(), &quota.unwrap())
+        .await
+        .unwrap();
     crate::support::eventually("the quota is in force", 30, || async {
-        let known = quotas.get("no-pods").await.unwrap().status.is_some_and(|s| s.hard.is_some());
+        let known = quotas
+            .get("no-pods")
+            .await
+            .unwrap()
+            .status
+            .is_some_and(|s| s.hard.is_some());
         known.then_some(()).ok_or_else(String::new)
     })
     .await;
@@ -35,15 +50,26 @@ async fn a_quota_that_forbids_pods_is_named_and_lifting_it_heals() {
     let nodes = i32::try_from(env.nodes().len()).unwrap();
     let status = cache
         .until("PodRejected on every node", 30, |s| {
-            s.failures.iter().any(|f| f.reason == Reason::PodRejected && f.nodes == nodes)
+            s.failures
+                .iter()
+                .any(|f| f.reason == Reason::PodRejected && f.nodes == nodes)
         })
         .await;
-    let failure = status.failures.iter().find(|f| f.reason == Reason::PodRejected).unwrap();
+    let failure = status
+        .failures
+        .iter()
+        .find(|f| f.reason == Reason::PodRejected)
+        .unwrap();
     assert!(failure.message.contains("exceeded quota: no-pods"), "{failure:?}");
     assert_eq!(condition(&status, "Ready"), Some("False"));
     assert_eq!(condition(&status, "Degraded"), Some("True"));
     // A dry run found it: no Job lies around whose pod is refused over and over.
-    let jobs = namespace.api::<Job>().list(&ListParams::default()).await.unwrap().items;
+    let jobs = namespace
+        .api::<Job>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items;
     assert!(jobs.is_empty(), "{jobs:?}");
 
     quotas.delete("no-pods", &DeleteParams::default()).await.unwrap();
@@ -62,14 +88,25 @@ async fn a_namespace_under_the_restricted_standard_works() {
         "pod-security.kubernetes.io/enforce-version": "latest",
     }}});
     let namespaces: Api<CoreNamespace> = Api::all(env.client.clone());
-    namespaces.patch(&namespace.name, &PatchParams::default(), &Patch::Merge(&labels)).await.unwrap();
+    namespaces
+        .patch(&namespace.name, &PatchParams::default(), &Patch::Merge(&labels))
+        .await
+        .unwrap();
     // The rule is in force: a plain pod is refused.
     let plain: Pod = serde_json::from_value(json!({
         "metadata": {"name": "plain"}, "spec": {"containers": [{"name": "main", "image": "busybox"}]},
     }))
     .unwrap();
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
-    let refusal = namespace.api::<Pod>().create(&dry, &plain).await.unwrap_err().to_string();
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let refusal = namespace
+        .api::<Pod>()
+        .create(&dry, &plain)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(refusal.contains("violates PodSecurity"), "{refusal}");
 
     let cache = namespace.cache("web", spec(&env, 8_132).await).await;
@@ -87,12 +124,25 @@ async fn a_missing_service_account_is_named_and_making_it_heals() {
     spec["podTemplate"] = json!({"serviceAccountName": "puller"});
     let cache = namespace.cache("web", spec).await;
     let status = cache
-        .until("PodRejected", 30, |s| s.failures.iter().any(|f| f.reason == Reason::PodRejected))
+        .until("PodRejected", 30, |s| {
+            s.failures.iter().any(|f| f.reason == Reason::PodRejected)
+        })
         .await;
-    let failure = status.failures.iter().find(|f| f.reason == Reason::PodRejected).unwrap();
-    assert!(failure.message.contains("serviceaccount \"puller\" not found"), "{failure:?}");
+    let failure = status
+        .failures
+        .iter()
+        .find(|f| f.reason == Reason::PodRejected)
+        .unwrap();
+    assert!(
+        failure.message.contains("serviceaccount \"puller\" not found"),
+        "{failure:?}"
+    );
     let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "puller"}})).unwrap();
-    namespace.api::<ServiceAccount>().create(&PostParams::default(), &account).await.unwrap();
+    namespace
+        .api::<ServiceAccount>()
+        .create(&PostParams::default(), &account)
+        .await
+        .unwrap();
     cache.ready(60).await;
     namespace.delete().await;
 }

@@ -19,29 +19,56 @@ const OPERATOR: &str = "system:serviceaccount:larder-system:larder-operator";
 
 async fn spec(env: &Env, seed: u64) -> Value {
     let repository = format!("h8/rights-{seed}");
-    env.push(RegistryKind::Open, &ImageSpec::new(seed).layers(1, 10_000), &repository, "1").await;
+    env.push(
+        RegistryKind::Open,
+        &ImageSpec::new(seed).layers(1, 10_000),
+        &repository,
+        "1",
+    )
+    .await;
     json!({"images": [{"image": format!("{}/{repository}:1", env.registry(RegistryKind::Open).host)}]})
 }
 
 /// A service account of the namespace with these rights in it; a client with its token.
 async fn account(env: &Env, namespace: &Namespace, name: &str, rules: Value) -> Client {
-    let account = ServiceAccount { metadata: meta(name), ..ServiceAccount::default() };
-    namespace.api::<ServiceAccount>().create(&PostParams::default(), &account).await.unwrap();
+    let account = ServiceAccount {
+        metadata: meta(name),
+        ..ServiceAccount::default()
+    };
+    namespace
+        .api::<ServiceAccount>()
+        .create(&PostParams::default(), &account)
+        .await
+        .unwrap();
     let rules: Vec<PolicyRule> = serde_json::from_value(rules).unwrap();
-    let role = Role { metadata: meta(name), rules: Some(rules) };
-    namespace.api::<Role>().create(&PostParams::default(), &role).await.unwrap();
+    let role = Role {
+        metadata: meta(name),
+        rules: Some(rules),
+    };
+    namespace
+        .api::<Role>()
+        .create(&PostParams::default(), &role)
+        .await
+        .unwrap();
     let binding: RoleBinding = serde_json::from_value(json!({
         "metadata": {"name": name},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace.name}],
     }))
     .unwrap();
-    namespace.api::<RoleBinding>().create(&PostParams::default(), &binding).await.unwrap();
+    namespace
+        .api::<RoleBinding>()
+        .create(&PostParams::default(), &binding)
+        .await
+        .unwrap();
     env.act_with_token_of(&namespace.name, name).await
 }
 
 fn meta(name: &str) -> ObjectMeta {
-    ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }
+    ObjectMeta {
+        name: Some(name.into()),
+        ..ObjectMeta::default()
+    }
 }
 
 /// The API server's words of refusal; it must be a 403.
@@ -60,8 +87,13 @@ fn denied<T>(what: &str, result: Result<T, kube::Error>) -> String {
 async fn try_all_writes(client: &Client, namespace: &str, revision: &str, node: &str) -> Vec<String> {
     let revisions: Api<ImageCacheRevision> = Api::namespaced(client.clone(), namespace);
     let objects: Api<NodeImageCache> = Api::all(client.clone());
-    let (post, patching, delete) = (PostParams::default(), PatchParams::default(), DeleteParams::default());
-    let image = json!([{"image": "docker.io/library/evil:1", "platforms": [], "priority": 0, "private": false}]);
+    let (post, patching, delete) = (
+        PostParams::default(),
+        PatchParams::default(),
+        DeleteParams::default(),
+    );
+    let image =
+        json!([{"image": "docker.io/library/evil:1", "platforms": [], "priority": 0, "private": false}]);
     let new_revision: ImageCacheRevision = serde_json::from_value(json!({
         "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCacheRevision",
         "metadata": {"name": "evil"}, "number": 1000, "spec": {"images": image},
@@ -76,15 +108,33 @@ async fn try_all_writes(client: &Client, namespace: &str, revision: &str, node: 
     let uid = Patch::Merge(json!({"spec": {"nodeUid": "another"}}));
     let status = Patch::Merge(json!({"status": {"kubelet": {"nodeUid": "another"}}}));
     vec![
-        denied("creating a revision", revisions.create(&post, &new_revision).await),
-        denied("raising a revision", revisions.patch(revision, &patching, &number).await),
+        denied(
+            "creating a revision",
+            revisions.create(&post, &new_revision).await,
+        ),
+        denied(
+            "raising a revision",
+            revisions.patch(revision, &patching, &number).await,
+        ),
         denied("deleting a revision", revisions.delete(revision, &delete).await),
-        denied("deleting all revisions", revisions.delete_collection(&delete, &ListParams::default()).await),
+        denied(
+            "deleting all revisions",
+            revisions.delete_collection(&delete, &ListParams::default()).await,
+        ),
         denied("creating a node object", objects.create(&post, &new_object).await),
-        denied("changing a node object", objects.patch(node, &patching, &uid).await),
-        denied("changing a node object's status", objects.patch_status(node, &patching, &status).await),
+        denied(
+            "changing a node object",
+            objects.patch(node, &patching, &uid).await,
+        ),
+        denied(
+            "changing a node object's status",
+            objects.patch_status(node, &patching, &status).await,
+        ),
         denied("deleting a node object", objects.delete(node, &delete).await),
-        denied("deleting all node objects", objects.delete_collection(&delete, &ListParams::default()).await),
+        denied(
+            "deleting all node objects",
+            objects.delete_collection(&delete, &ListParams::default()).await,
+        ),
     ]
 }
 
@@ -105,10 +155,16 @@ async fn a_tenant_with_rights_on_image_caches_alone_can_write_nothing_else() {
     let revision = cache.ready(60).await.revision.unwrap();
     let node = env.nodes().remove(0);
     for refusal in try_all_writes(&tenant, &namespace.name, &revision, &node).await {
-        assert!(refusal.contains("cannot"), "the refusal is that of RBAC: {refusal}");
+        assert!(
+            refusal.contains("cannot"),
+            "the refusal is that of RBAC: {refusal}"
+        );
     }
     let status = Patch::Merge(json!({"status": {"revision": "evil"}}));
-    denied("changing the cache's status", caches.patch_status("web", &PatchParams::default(), &status).await);
+    denied(
+        "changing the cache's status",
+        caches.patch_status("web", &PatchParams::default(), &status).await,
+    );
     cache.ready(5).await;
     caches.delete("web", &DeleteParams::default()).await.unwrap();
     cache.gone(30).await;
@@ -126,7 +182,8 @@ async fn wide_rights_do_not_open_what_belongs_to_the_operator() {
     let name = format!("{}-wide", namespace.name);
     let roles: Api<ClusterRole> = Api::all(env.client.clone());
     let bindings: Api<ClusterRoleBinding> = Api::all(env.client.clone());
-    let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules})).unwrap();
+    let role: ClusterRole =
+        serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules})).unwrap();
     roles.create(&PostParams::default(), &role).await.unwrap();
     let binding = serde_json::from_value(json!({
         "metadata": {"name": name},
@@ -151,10 +208,20 @@ async fn wide_rights_do_not_open_what_belongs_to_the_operator() {
     // Metadata stays open: the garbage collector needs it.
     let note = Patch::Merge(json!({"metadata": {"annotations": {"example.com/note": "x"}}}));
     let revisions: Api<ImageCacheRevision> = Api::namespaced(tenant.clone(), &namespace.name);
-    revisions.patch(&revision, &PatchParams::default(), &note).await.unwrap();
+    revisions
+        .patch(&revision, &PatchParams::default(), &note)
+        .await
+        .unwrap();
     let content = Patch::Merge(json!({"spec": {"images": []}}));
-    let refused = revisions.patch(&revision, &PatchParams::default(), &content).await.unwrap_err().to_string();
-    assert!(refused.contains("immutable") || refused.contains("only the operator"), "{refused}");
+    let refused = revisions
+        .patch(&revision, &PatchParams::default(), &content)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("immutable") || refused.contains("only the operator"),
+        "{refused}"
+    );
     cache.ready(5).await;
     bindings.delete(&name, &DeleteParams::default()).await.unwrap();
     roles.delete(&name, &DeleteParams::default()).await.unwrap();
@@ -175,22 +242,35 @@ async fn all_three_kinds_of_deletion_end_and_only_orphan_leaves_revisions() {
     .into_iter()
     .enumerate()
     {
-        let cache = namespace.cache(kind, spec(&env, 8_143 + number as u64).await).await;
+        let cache = namespace
+            .cache(kind, spec(&env, 8_143 + number as u64).await)
+            .await;
         let revision = cache.ready(60).await.revision.unwrap();
         let uid = cache.get().await.uid().unwrap();
         cache.api().delete(kind, &delete).await.unwrap();
         cache.gone(30).await;
         eventually(&format!("{kind}: no node claims the cache"), 30, || async {
             let all = objects.list(&ListParams::default()).await.unwrap().items;
-            let left = all.iter().flat_map(|o| &o.spec.caches).filter(|c| c.uid == uid).count();
-            if left == 0 { Ok(()) } else { Err(format!("{left} claims")) }
+            let left = all
+                .iter()
+                .flat_map(|o| &o.spec.caches)
+                .filter(|c| c.uid == uid)
+                .count();
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(format!("{left} claims"))
+            }
         })
         .await;
         if kind == "orphan" {
             let left = revisions.get(&revision).await.unwrap();
             assert!(left.owner_references().is_empty(), "{:?}", left.metadata);
             // Whoever orphaned it may delete it; nothing holds it back.
-            revisions.delete(&revision, &DeleteParams::default()).await.unwrap();
+            revisions
+                .delete(&revision, &DeleteParams::default())
+                .await
+                .unwrap();
         }
         eventually(&format!("{kind}: the revision goes"), 30, || async {
             let left = revisions.get_opt(&revision).await.unwrap();
@@ -256,8 +336,22 @@ const AT_HOME: &[&str] = &[
 ];
 
 const VERBS: &[&str] = &[
-    "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "bind", "escalate",
-    "impersonate", "approve", "sign", "attest", "use", "*",
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "bind",
+    "escalate",
+    "impersonate",
+    "approve",
+    "sign",
+    "attest",
+    "use",
+    "*",
 ];
 
 /// Group and resource of everything that the API server serves, subresources too; and what no discovery lists.
@@ -265,12 +359,21 @@ async fn resources(client: &Client) -> BTreeSet<(String, String)> {
     let mut lists = vec![client.list_core_api_resources("v1").await.unwrap()];
     for group in client.list_api_groups().await.unwrap().groups {
         for version in group.versions {
-            lists.push(client.list_api_group_resources(&version.group_version).await.unwrap());
+            lists.push(
+                client
+                    .list_api_group_resources(&version.group_version)
+                    .await
+                    .unwrap(),
+            );
         }
     }
     let mut all = BTreeSet::new();
     for list in lists {
-        let group = list.group_version.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
+        let group = list
+            .group_version
+            .rsplit_once('/')
+            .map_or("", |(group, _)| group)
+            .to_owned();
         for resource in list.resources {
             // A CRD has finalizers as a subresource that discovery does not list.
             if group == "larder.dev" && !resource.name.contains('/') {
@@ -287,9 +390,17 @@ async fn resources(client: &Client) -> BTreeSet<(String, String)> {
 }
 
 /// Asks the API server about every verb on every resource; returns what it allows.
-async fn allowed(client: &Client, user: &str, namespace: &str, resources: &BTreeSet<(String, String)>) -> BTreeSet<String> {
+async fn allowed(
+    client: &Client,
+    user: &str,
+    namespace: &str,
+    resources: &BTreeSet<(String, String)>,
+) -> BTreeSet<String> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let groups: Vec<String> = match user.strip_prefix("system:serviceaccount:").and_then(|u| u.split_once(':')) {
+    let groups: Vec<String> = match user
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|u| u.split_once(':'))
+    {
         Some((home, _)) => vec![
             "system:serviceaccounts".into(),
             format!("system:serviceaccounts:{home}"),
@@ -298,7 +409,9 @@ async fn allowed(client: &Client, user: &str, namespace: &str, resources: &BTree
         None => vec!["system:authenticated".into()],
     };
     let ask = |verb: &str, group: &str, resource: &str| {
-        let (name, subresource) = resource.split_once('/').map_or((resource, None), |(r, s)| (r, Some(s.to_owned())));
+        let (name, subresource) = resource
+            .split_once('/')
+            .map_or((resource, None), |(r, s)| (r, Some(s.to_owned())));
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: Some(user.to_owned()),
@@ -323,13 +436,27 @@ async fn allowed(client: &Client, user: &str, namespace: &str, resources: &BTree
             answer.status.unwrap().allowed.then_some(question)
         }
     };
-    let questions: Vec<_> = resources.iter().flat_map(|(g, r)| VERBS.iter().map(move |v| ask(v, g, r))).collect();
-    assert!(questions.len() > 1000, "the API server serves more than {} resources", resources.len());
-    futures::stream::iter(questions).buffer_unordered(32).filter_map(|a| async { a }).collect().await
+    let questions: Vec<_> = resources
+        .iter()
+        .flat_map(|(g, r)| VERBS.iter().map(move |v| ask(v, g, r)))
+        .collect();
+    assert!(
+        questions.len() > 1000,
+        "the API server serves more than {} resources",
+        resources.len()
+    );
+    futures::stream::iter(questions)
+        .buffer_unordered(32)
+        .filter_map(|a| async { a })
+        .collect()
+        .await
 }
 
 fn written(lists: &[&[&str]]) -> BTreeSet<String> {
-    lists.iter().flat_map(|list| list.iter().map(|line| (*line).to_owned())).collect()
+    lists
+        .iter()
+        .flat_map(|list| list.iter().map(|line| (*line).to_owned()))
+        .collect()
 }
 
 #[tokio::test]
@@ -345,15 +472,31 @@ async fn the_operator_may_do_what_is_written_here_and_nothing_else() {
     for question in &everywhere {
         assert!(!question.contains('*'), "a wildcard: {question}");
     }
-    for secret in ["list /secrets", "watch /secrets", "create /secrets", "update /secrets", "delete /secrets"] {
+    for secret in [
+        "list /secrets",
+        "watch /secrets",
+        "create /secrets",
+        "update /secrets",
+        "delete /secrets",
+    ] {
         assert!(!everywhere.contains(secret), "{secret}");
     }
     let mut at_home = expected.clone();
     at_home.extend(written(&[AT_HOME]));
-    assert_eq!(differences(&allowed(&env.client, OPERATOR, "larder-system", &all).await, &at_home), Vec::<String>::new());
+    assert_eq!(
+        differences(
+            &allowed(&env.client, OPERATOR, "larder-system", &all).await,
+            &at_home
+        ),
+        Vec::<String>::new()
+    );
     for namespace in ["larder-agents", "kube-system", "default"] {
         let there = allowed(&env.client, OPERATOR, namespace, &all).await;
-        assert_eq!(differences(&there, &expected), Vec::<String>::new(), "in {namespace}");
+        assert_eq!(
+            differences(&there, &expected),
+            Vec::<String>::new(),
+            "in {namespace}"
+        );
     }
 }
 
@@ -361,8 +504,10 @@ async fn the_operator_may_do_what_is_written_here_and_nothing_else() {
 async fn purge_jobs_and_their_account_have_no_rights() {
     let env = Env::shared().await;
     let all = resources(&env.client).await;
-    let expected: BTreeSet<String> =
-        written(&[EVERYWHERE]).into_iter().filter(|line| line.contains("/selfsubject")).collect();
+    let expected: BTreeSet<String> = written(&[EVERYWHERE])
+        .into_iter()
+        .filter(|line| line.contains("/selfsubject"))
+        .collect();
     let account = "system:serviceaccount:larder-agents:larder-purge";
     for namespace in ["", "larder-agents"] {
         let may = allowed(&env.client, account, namespace, &all).await;
@@ -372,7 +517,11 @@ async fn purge_jobs_and_their_account_have_no_rights() {
 
 /// Lines on one side only, with the side.
 fn differences(is: &BTreeSet<String>, should: &BTreeSet<String>) -> Vec<String> {
-    let more = is.difference(should).map(|line| format!("may, but should not: {line}"));
-    let less = should.difference(is).map(|line| format!("should, but may not: {line}"));
+    let more = is
+        .difference(should)
+        .map(|line| format!("may, but should not: {line}"));
+    let less = should
+        .difference(is)
+        .map(|line| format!("should, but may not: {line}"));
     more.chain(less).collect()
 }

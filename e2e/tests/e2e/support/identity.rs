@@ -12,16 +12,24 @@ use super::Env;
 impl Env {
     /// A client that acts as this user; for a service account, in its groups.
     pub async fn act_as(&self, user: &str) -> Client {
-        self.client_with(|auth| auth.impersonate = Some(user.to_owned())).await
+        self.client_with(|auth| auth.impersonate = Some(user.to_owned()))
+            .await
     }
 
     /// A client with a token of this service account and nothing else.
     pub async fn act_with_token_of(&self, namespace: &str, account: &str) -> Client {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
-        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
+        let request = TokenRequest {
+            spec: TokenRequestSpec::default(),
+            ..TokenRequest::default()
+        };
+        let answer = accounts
+            .create_token_request(account, &PostParams::default(), &request)
+            .await
+            .unwrap();
         let token = answer.status.unwrap().token;
-        self.client_with(|auth| *auth = serde_json::from_value(json!({"token": token})).unwrap()).await
+        self.client_with(|auth| *auth = serde_json::from_value(json!({"token": token})).unwrap())
+            .await
     }
 
     async fn client_with(&self, change: impl Fn(&mut AuthInfo)) -> Client {
@@ -29,7 +37,9 @@ impl Env {
         for user in &mut kubeconfig.auth_infos {
             change(user.auth_info.as_mut().unwrap());
         }
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         Client::try_from(config).unwrap()
     }
 

@@ -1,0 +1,100 @@
+//! A removal that is called off while it is at work: whatever was removed by then is pulled again, and Ready never
+//! speaks of images that are gone.
+
+use std::time::Duration;
+
+use larder_e2e::cluster::registry::RegistryKind;
+use larder_e2e::images::ImageSpec;
+use serde_json::{Value, json};
+
+use crate::support::{Cache, Env, condition};
+
+/// Spread over the time that a purge of two nodes takes here, from the first write to the last report.
+const DELAYS: [u64; 6] = [200, 500, 800, 1100, 1400, 1800];
+
+async fn push(env: &Env, seed: u64) -> String {
+    let repository = format!("interrupted/{seed}");
+    env.push(
+        RegistryKind::Open,
+        &ImageSpec::new(seed).layers(1, 10_000),
+        &repository,
+        "1",
+    )
+    .await;
+    format!("{}/{repository}:1", env.registry(RegistryKind::Open).host)
+}
+
+fn images(images: &[&str]) -> Value {
+    images.iter().map(|image| json!({"image": image})).collect()
+}
+
+/// The images are on every node, and stay there: no late removal takes one away again.
+async fn really_there(env: &Env, cache: &Cache, images: &[&str], when: &str) {
+    for _ in 0..2 {
+        assert_eq!(condition(&cache.status().await, "Ready"), Some("True"), "{when}");
+        for node in env.nodes() {
+            let there = env.images_on(&node);
+            for image in images {
+                assert!(
+                    there.iter().any(|name| name == image),
+                    "{when}: Ready, but {node} has no {image}: {there:?}"
+                );
+            }
+        }
+        Env::sleep(2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_in_the_middle_of_a_purge_brings_everything_back() {
+    let env = Env::shared().await;
+    let namespace = env.namespace("interrupted").await;
+    let (a, b) = (push(&env, 8_201).await, push(&env, 8_202).await);
+    let cache = namespace.cache("web", json!({"images": images(&[&a, &b])})).await;
+    cache.ready(60).await;
+    for delay in DELAYS {
+        cache
+            .annotate("larder.dev/purge", &format!("purge-{delay}"))
+            .await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        let token = format!("refresh-{delay}");
+        cache.annotate("larder.dev/refresh", &token).await;
+        cache
+            .until("the refresh is done", 60, |s| {
+                let finished = s.last_refresh.as_ref().and_then(|r| r.finished_token.as_deref());
+                finished == Some(token.as_str()) && condition(s, "Ready") == Some("True")
+            })
+            .await;
+        really_there(
+            &env,
+            &cache,
+            &[&a, &b],
+            &format!("a refresh {delay} ms after the purge"),
+        )
+        .await;
+    }
+    cache.delete().await;
+    cache.gone(30).await;
+    namespace.delete().await;
+}
+
+#[tokio::test]
+async fn an_image_put_back_while_it_is_being_removed_is_there_in_the_end() {
+    let env = Env::shared().await;
+    let namespace = env.namespace("interrupted").await;
+    let (a, b) = (push(&env, 8_203).await, push(&env, 8_204).await);
+    let spec =
+        json!({"images": images(&[&a, &b]), "removal": "Purge", "rollout": {"maxConcurrentNodes": "100%"}});
+    let cache = namespace.cache("web", spec).await;
+    cache.ready(60).await;
+    for delay in DELAYS {
+        cache.patch(json!({"spec": {"images": images(&[&b])}})).await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        cache.patch(json!({"spec": {"images": images(&[&a, &b])}})).await;
+        cache.ready(60).await;
+        really_there(&env, &cache, &[&a, &b], &format!("put back after {delay} ms")).await;
+    }
+    cache.delete().await;
+    cache.gone(60).await;
+    namespace.delete().await;
+}
