@@ -20,5 +20,7 @@ pub mod resolver;
 pub mod revision;
 mod route;
 pub mod run;
+#[cfg(test)]
+mod testing;
 pub mod watch;
 pub mod world;

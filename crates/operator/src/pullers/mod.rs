@@ -73,3 +73,6 @@ pub async fn reconcile(ctx: Arc<Context>, node: String) -> Result<Option<Duratio
         .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO));
     Ok([wake, turn].into_iter().flatten().min())
 }
+
+#[cfg(test)]
+mod tests;

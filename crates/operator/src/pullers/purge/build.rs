@@ -52,6 +52,10 @@ fn pod(purge: &PurgeJob, settings: &PodSettings) -> PodTemplateSpec {
         args.push("--entry".into());
         args.push(serde_json::to_string(entry).unwrap_or_default());
     }
+    for reference in &purge.keep {
+        args.push("--keep".into());
+        args.push(reference.clone());
+    }
     let container = Container {
         name: "purge".into(),
         image: Some(settings.agent_image.clone()),

@@ -1,0 +1,258 @@
+//! For tests: a context over an API server of a few lines that remembers what was asked of it.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
+use kube::Client;
+use kube::client::Body;
+use larder_api::image_cache::ImageEntry;
+use larder_api::node_image_cache::{CacheClaim, Desired};
+use larder_api::revision::{PlatformManifest, RevisionBody, RevisionImage};
+use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
+use larder_core::image_ref::ImageRef;
+use larder_registry::{Credentials, Head, Platform, Registry, RegistryError};
+use serde_json::{Value, json};
+
+use crate::config::{PodSettings, PullPolicy};
+use crate::context::Context;
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::pace::Pace;
+use crate::resolver::Resolver;
+use crate::route::Queues;
+use crate::world::World;
+
+/// One request: method with the query's dry run, path, body.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) what: String,
+    pub(crate) body: Value,
+}
+
+type Answer = dyn Fn(&Asked) -> Option<(u16, Value)> + Send + Sync;
+
+/// What was asked, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<Asked>>>);
+
+impl Log {
+    /// Everything asked since the last call, without what only reads.
+    pub(crate) fn writes(&self) -> Vec<String> {
+        let all = std::mem::take(&mut *self.0.lock().unwrap());
+        all.into_iter()
+            .map(|a| a.what)
+            .filter(|w| !w.starts_with("GET"))
+            .collect()
+    }
+
+    /// The body of the first request of this kind.
+    pub(crate) fn body(&self, what: &str) -> Value {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|a| a.what == what)
+            .map(|a| a.body.clone())
+            .unwrap()
+    }
+}
+
+/// A context whose API server takes every write and sends it back with a higher version, unless `answer` knows better.
+pub(crate) fn context(
+    answer: impl Fn(&Asked) -> Option<(u16, Value)> + Send + Sync + 'static,
+) -> (Arc<Context>, Log) {
+    let log = Log::default();
+    let (seen, answer): (Log, Arc<Answer>) = (log.clone(), Arc::new(answer));
+    let versions = Arc::new(Mutex::new(1000u64));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (seen, answer, versions) = (seen.clone(), Arc::clone(&answer), Arc::clone(&versions));
+        async move {
+            let dry = if request.uri().query().is_some_and(|q| q.contains("dryRun=All")) {
+                " dry"
+            } else {
+                ""
+            };
+            let what = format!("{} {}{dry}", request.method(), request.uri().path());
+            let bytes = request.into_body().collect().await.unwrap().to_bytes();
+            let asked = Asked {
+                what,
+                body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            };
+            let (code, body) =
+                answer(&asked).unwrap_or_else(|| accept(&asked, &mut versions.lock().unwrap()));
+            seen.0.lock().unwrap().push(asked);
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+        }
+    });
+    let client = Client::new(service, "default");
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let queues = Queues::default();
+    let (events, send) = Events::new(client.clone(), Arc::clone(&metrics));
+    tokio::spawn(send);
+    let context = Context {
+        client,
+        world: Arc::new(World::default()),
+        queues: queues.clone(),
+        resolver: Resolver::new(Arc::new(Everything), Arc::clone(&metrics), queues.caches),
+        pods: PodSettings {
+            agent_image: "agent:1".into(),
+            noop_image: "noop:1".into(),
+            image_pull_policy: PullPolicy::IfNotPresent,
+            agents_namespace: "larder-agents".into(),
+        },
+        pod_pace: Pace::per_second(5),
+        metrics,
+        events,
+        memory: Mutex::new(BTreeMap::new()),
+    };
+    (Arc::new(context), log)
+}
+
+/// A refusal in the API server's form.
+pub(crate) fn refuse(code: u16, reason: &str, message: &str) -> Option<(u16, Value)> {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message,
+    });
+    Some((code, status))
+}
+
+fn accept(asked: &Asked, version: &mut u64) -> (u16, Value) {
+    *version += 1;
+    if asked.what.starts_with("DELETE") {
+        return (
+            200,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}}),
+        );
+    }
+    if asked.what.starts_with("GET") {
+        return refuse(404, "NotFound", "not here").unwrap();
+    }
+    let mut body = asked.body.clone();
+    if !body["metadata"].is_object() {
+        body["metadata"] = json!({});
+    }
+    body["metadata"]["resourceVersion"] = json!(version.to_string());
+    if body["metadata"]["uid"].is_null() {
+        body["metadata"]["uid"] = json!(format!("uid-{version}"));
+    }
+    if body["metadata"]["creationTimestamp"].is_null() {
+        body["metadata"]["creationTimestamp"] = json!(jiff::Timestamp::now().to_string());
+    }
+    if asked.what.contains("/nodeimagecaches/") && body["spec"].is_null() {
+        // A status write sends the whole object back.
+        body["spec"] = json!(object().spec);
+    }
+    (200, body)
+}
+
+/// A registry that has everything, for every platform.
+struct Everything;
+
+#[async_trait]
+impl Registry for Everything {
+    async fn digest(&self, image: &ImageRef, _: &Credentials) -> Result<Head, RegistryError> {
+        Ok(Head {
+            digest: format!("sha256:{:0>64}", image.repository().len()),
+            private: false,
+        })
+    }
+
+    async fn platforms(
+        &self,
+        _: &ImageRef,
+        digest: &str,
+        _: &Credentials,
+        wanted: &[Platform],
+    ) -> Result<Vec<PlatformManifest>, RegistryError> {
+        let manifest = |p: &Platform| PlatformManifest {
+            os: p.os.clone(),
+            architecture: p.architecture.clone(),
+            variant: None,
+            digest: digest.to_owned(),
+            size_bytes: 1,
+        };
+        Ok(wanted.iter().map(manifest).collect())
+    }
+}
+
+/// Node `node-1`, Ready.
+pub(crate) fn node() -> Node {
+    let ready = NodeCondition {
+        type_: "Ready".into(),
+        status: "True".into(),
+        ..NodeCondition::default()
+    };
+    let mut node = Node::default();
+    node.metadata.name = Some("node-1".into());
+    node.metadata.uid = Some("node-uid".into());
+    node.status = Some(NodeStatus {
+        conditions: Some(vec![ready]),
+        ..NodeStatus::default()
+    });
+    node
+}
+
+/// `ImageCache` `team/web` with one image.
+pub(crate) fn cache() -> ImageCache {
+    let mut cache = ImageCache::default();
+    cache.metadata.namespace = Some("team".into());
+    cache.metadata.name = Some("web".into());
+    cache.metadata.uid = Some("cache-uid".into());
+    cache.metadata.resource_version = Some("10".into());
+    cache.metadata.generation = Some(1);
+    cache.spec.images = vec![ImageEntry {
+        image: "nginx:1.27".into(),
+        priority: 0,
+    }];
+    cache
+}
+
+/// Its revision `web-1`.
+pub(crate) fn revision() -> ImageCacheRevision {
+    let image = RevisionImage {
+        image: "docker.io/library/nginx:1.27".into(),
+        digest: Some(format!("sha256:{}", "1".repeat(64))),
+        ..RevisionImage::default()
+    };
+    let spec = larder_api::ImageCacheRevisionSpec {
+        images: vec![image],
+        pull_secrets: Vec::new(),
+    };
+    let mut revision = ImageCacheRevision::new("web-1", RevisionBody { number: 1, spec });
+    revision.metadata.namespace = Some("team".into());
+    revision.metadata.uid = Some("revision-uid".into());
+    revision.metadata.resource_version = Some("11".into());
+    revision.metadata.owner_references = kube::Resource::controller_owner_ref(&cache(), &()).map(|o| vec![o]);
+    revision
+}
+
+/// The object of `node-1`, which claims `web-1`.
+pub(crate) fn object() -> NodeImageCache {
+    let mut object = NodeImageCache::default();
+    object.metadata.name = Some("node-1".into());
+    object.metadata.uid = Some("object-uid".into());
+    object.metadata.resource_version = Some("12".into());
+    object.metadata.generation = Some(1);
+    object.spec.node_uid = "node-uid".into();
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now());
+    object.spec.caches = vec![CacheClaim {
+        namespace: "team".into(),
+        name: "web".into(),
+        uid: "cache-uid".into(),
+        revision: "web-1".into(),
+        desired: Desired::Present,
+        remove_revisions: Vec::new(),
+        claimed_at: now.clone(),
+        assigned_at: now,
+        removal: larder_api::image_cache::Removal::Retain,
+        verify_after: None,
+    }];
+    object
+}
