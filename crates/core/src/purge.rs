@@ -13,6 +13,7 @@ use larder_api::image_cache::Removal;
 use larder_api::names::{NODE_UID_ANNOTATION, WORK_ANNOTATION};
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, NodeState};
 
+use crate::image_ref::ImageRef;
 use crate::message::{redact, shorten};
 use crate::plan::{Revisions, earliest, saturating};
 use crate::pull::{JobKey, read_pod};
@@ -131,6 +132,8 @@ pub struct PurgeJob {
     pub node_uid: String,
     /// At most [`MAX_ENTRIES`].
     pub entries: Vec<PurgeEntry>,
+    /// Normalised references that claims on the node want and that may share content with an entry: their names stay.
+    pub keep: Vec<String>,
 }
 
 /// What a node's removals are decided from.
@@ -290,6 +293,26 @@ fn keeps(input: &PurgeInput<'_>, reference: &str, digest: Option<&str>) -> bool 
         })
 }
 
+/// References that Present claims want, of an entry's content or repository: a wanted `app@sha256:…` must not lose its
+/// record to the removal of `app:1`.
+fn sharing(input: &PurgeInput<'_>, entries: &[PurgeEntry]) -> Vec<String> {
+    let repository = |reference: &str| ImageRef::parse(reference).map(|r| r.name().to_owned()).ok();
+    let repositories: BTreeSet<String> = entries.iter().filter_map(|e| repository(&e.reference)).collect();
+    let digests: BTreeSet<&str> = entries.iter().filter_map(|e| e.digest.as_deref()).collect();
+    let claims = input.claims.iter().filter(|c| c.desired == Desired::Present);
+    let wanted = claims
+        .filter_map(|c| input.revisions.get(&(c.namespace.as_str(), c.revision.as_str())))
+        .flat_map(|r| &r.spec.spec.images)
+        .filter(|i| {
+            i.digest.as_deref().is_some_and(|d| digests.contains(d))
+                || repository(&i.image).is_some_and(|r| repositories.contains(&r))
+        })
+        // Another digest under the very name of an entry: the name is the entry's to lose, see `keeps`.
+        .filter(|i| !entries.iter().any(|e| e.reference == i.image))
+        .map(|i| i.image.clone());
+    wanted.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 fn carry_out(
     input: &PurgeInput<'_>,
     claim: &CacheClaim,
@@ -422,6 +445,7 @@ fn begin(
             node: input.node.to_owned(),
             node_uid: input.node_uid.to_owned(),
             entries: entries.to_vec(),
+            keep: sharing(input, entries),
         });
     }
 }

@@ -491,6 +491,25 @@ fn a_purge_spares_what_another_cache_wants_and_tells_what_went() {
 }
 
 #[test]
+fn a_purge_is_told_which_names_of_the_same_repository_stay() {
+    let mut node = Node::new();
+    let tagged = vec!["a.io/app:1".to_owned()];
+    let digested = vec![
+        format!("a.io/app@sha256:{}", "a".repeat(64)),
+        "b.io/else:1".to_owned(),
+    ];
+    node.revision("tagged", &tagged);
+    node.revision("digested", &digested);
+    node.claim("one", "tagged", Removal::Purge);
+    node.claim("two", "digested", Removal::Retain);
+    node.run(30);
+    node.claims[0].desired = Desired::Absent;
+    let decision = node.decide();
+    assert_eq!(decision.purge.len(), 1);
+    assert_eq!(decision.purge[0].keep, digested[..1]);
+}
+
+#[test]
 fn images_that_left_go_once_the_new_revision_is_there() {
     let mut node = Node::new();
     let all = images("a.io", 4);

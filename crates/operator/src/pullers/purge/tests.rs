@@ -22,6 +22,7 @@ fn purge() -> PurgeJob {
             claimed_at: jiff::Timestamp::UNIX_EPOCH,
             all: true,
         }],
+        keep: vec!["docker.io/library/a@sha256:1".into()],
     }
 }
 
@@ -62,7 +63,8 @@ fn the_agent_gets_its_entries_as_arguments_and_nothing_else() {
     let args = container.args.as_deref().unwrap();
     assert_eq!(&args[..4], ["purge", "--host-run", "/host/run", "--entry"]);
     let entry: PurgeEntry = serde_json::from_str(&args[4]).unwrap();
-    assert_eq!((entry, args.len()), (purge().entries.remove(0), 5));
+    assert_eq!(entry, purge().entries.remove(0));
+    assert_eq!(&args[5..], ["--keep", "docker.io/library/a@sha256:1"]);
 }
 
 #[test]
