@@ -7,6 +7,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use larder_e2e::cluster::layout::Layout;
 use larder_e2e::cluster::name::ClusterName;
 use larder_e2e::cluster::registry::RegistryKind;
 use larder_e2e::cluster::{Cluster, Node, NodeOptions, Options};
@@ -40,6 +41,7 @@ impl Owned {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let own = format!("{}.", self.0);
         assert!(!mounts.contains(&format!("/run/netns/{own}")), "{mounts}");
+        assert!(!Layout::of_user(&self.0).unwrap().lock().exists());
     }
 }
 

@@ -12,6 +12,7 @@ pub mod control;
 pub mod error;
 pub mod layout;
 mod load;
+mod lock;
 pub mod machine;
 pub mod name;
 mod node;
@@ -33,6 +34,7 @@ use self::control::registry::{Registry, RegistryKind};
 use self::control::supervise::Forwards;
 use self::error::{Error, Result};
 use self::layout::Layout;
+use self::lock::Lock;
 use self::machine::cgroup::Cgroups;
 use self::machine::process::Components;
 use self::name::ClusterName;
@@ -73,8 +75,9 @@ impl Cluster {
     /// Takes the cluster of this name down and removes everything of it from the machine. That there is none is fine.
     pub fn down(name: &ClusterName) -> Result<()> {
         let layout = Layout::of_user(name)?;
-        let _lock = up::lock(&layout)?;
-        reaper::reap(name, &layout, &Cgroups::detect()?)
+        let lock = Lock::take(&layout)?;
+        reaper::reap(name, &layout, &Cgroups::detect()?)?;
+        lock.remove()
     }
 
     /// What a cluster of this name has on the machine now (processes, network namespaces, cgroups, mounts, loop

@@ -9,13 +9,14 @@ use kube::api::DeleteParams;
 use crate::cluster::Cluster;
 use crate::cluster::addresses as ip;
 use crate::cluster::error::{Error, IoContext, Result};
+use crate::cluster::lock::Lock;
 use crate::cluster::machine::netns;
 use crate::cluster::machine::process::Components;
 use crate::cluster::node;
 use crate::cluster::options::NodeOptions;
 use crate::cluster::ready::{self, Awaited};
 use crate::cluster::state::NodeState;
-use crate::cluster::up::{Clock, lock};
+use crate::cluster::up::Clock;
 use crate::progress::Progress;
 
 /// A node of a running cluster.
@@ -50,7 +51,7 @@ impl Cluster {
     /// Adds a node and returns when it is Ready.
     pub async fn node_add(&self, options: NodeOptions, progress: &dyn Progress) -> Result<Node> {
         let name = {
-            let _lock = lock(self.layout())?;
+            let _lock = Lock::take(self.layout())?;
             let mut state = self.state()?;
             let node = options.check(&state)?;
             let name = node.name.clone();
@@ -65,7 +66,7 @@ impl Cluster {
     pub async fn node_start(&self, name: &str, progress: &dyn Progress) -> Result<Node> {
         let clock = Clock::new(progress);
         let (node, since) = {
-            let _lock = lock(self.layout())?;
+            let _lock = Lock::take(self.layout())?;
             let mut state = self.state()?;
             state.node_mut(name)?.stopped = false;
             state.save(self.layout())?;
@@ -87,7 +88,7 @@ impl Cluster {
     /// Stops a node as a power cut does: kubelet, containerd and all containers are killed. Its disk stays. The cluster
     /// notices about 10 s later.
     pub async fn node_stop(&self, name: &str) -> Result<()> {
-        let _lock = lock(self.layout())?;
+        let _lock = Lock::take(self.layout())?;
         let mut state = self.state()?;
         state.node_mut(name)?.stopped = true;
         state.save(self.layout())?;
@@ -96,7 +97,7 @@ impl Cluster {
 
     /// Removes a node: deletes its Node object and everything of it on the machine.
     pub async fn node_remove(&self, name: &str) -> Result<()> {
-        let _lock = lock(self.layout())?;
+        let _lock = Lock::take(self.layout())?;
         let mut state = self.state()?;
         let node = state.node(name)?.clone();
         self.power_off(node.clone()).await?;

@@ -1,6 +1,5 @@
 //! Brings a cluster to where it should be: makes it, or repairs what is missing of it.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use crate::cluster::control::supervise::{self, Forwards};
 use crate::cluster::control::{components, kubeconfig};
 use crate::cluster::error::{Error, IoContext, Result};
 use crate::cluster::layout::Layout;
+use crate::cluster::lock::Lock;
 use crate::cluster::machine::cgroup::Cgroups;
 use crate::cluster::machine::launch::Launch;
 use crate::cluster::machine::netns;
@@ -53,16 +53,6 @@ impl<'a> Clock<'a> {
     }
 }
 
-/// Holds a cluster for one command at a time, until dropped.
-pub(super) fn lock(layout: &Layout) -> Result<File> {
-    let path = layout.lock();
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).context("make", folder)?;
-    let file = File::create(path).context("open", path)?;
-    file.lock().context("lock", path)?;
-    Ok(file)
-}
-
 impl Cluster {
     /// Brings a cluster up, or repairs the one that is there, and returns when all of its nodes are Ready.
     ///
@@ -77,7 +67,7 @@ impl Cluster {
         // Before the lock: a first build takes minutes, and nobody need wait for it to take the cluster down.
         let binaries =
             binaries::ensure(&options.kubernetes, progress).map_err(|e| Error::Binaries(e.to_string()))?;
-        let _lock = lock(&layout)?;
+        let _lock = Lock::take(&layout)?;
         let state = wanted(options, binaries.dir.clone(), &layout)?;
         components::prepare(&layout)?;
         let cluster = Self::with_binaries(&options.name, layout, binaries.dir)?;

@@ -179,66 +179,50 @@ fn audit_policy() -> String {
 }
 
 fn controller_manager(site: &Site) -> Result<Vec<String>> {
-    let user = "system:kube-controller-manager";
-    let kubeconfig = site.kubeconfig_of(
-        "kube-controller-manager",
-        &Subject {
-            common_name: user,
-            ..Subject::default()
-        },
-    )?;
-    let KeyFiles { cert, key } = serving_cert(site, "kube-controller-manager-serving")?;
     let (sa_key, _) = service_account_keys(&site.layout.pki())?;
-    Ok(vec![
-        format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--authentication-kubeconfig={}", kubeconfig.display()),
-        format!("--authorization-kubeconfig={}", kubeconfig.display()),
-        format!("--tls-cert-file={}", cert.display()),
-        format!("--tls-private-key-file={}", key.display()),
+    let mut args = common(site, "kube-controller-manager")?;
+    args.extend([
         "--use-service-account-credentials=true".into(),
         format!("--root-ca-file={}", site.ca.cert().display()),
         format!("--service-account-private-key-file={}", sa_key.display()),
         "--controllers=*,-nodeipam,-node-route-controller,-cloud-node-lifecycle".into(),
-        "--leader-elect=false".into(),
         // Tests stop nodes and wait until the cluster notices.
         "--node-monitor-grace-period=10s".into(),
         "--node-monitor-period=1s".into(),
-        "--profiling=false".into(),
-    ])
+    ]);
+    Ok(args)
 }
 
 fn scheduler(site: &Site) -> Result<Vec<String>> {
-    let user = "system:kube-scheduler";
-    let kubeconfig = site.kubeconfig_of(
-        "kube-scheduler",
-        &Subject {
-            common_name: user,
-            ..Subject::default()
-        },
-    )?;
-    let KeyFiles { cert, key } = serving_cert(site, "kube-scheduler-serving")?;
+    common(site, "kube-scheduler")
+}
+
+/// What a client of the API server with a port of its own needs. The port's certificate is ours: making one of the usual
+/// kind takes a second.
+fn common(site: &Site, component: &str) -> Result<Vec<String>> {
+    let user = format!("system:{component}");
+    let client = Subject {
+        common_name: &user,
+        ..Subject::default()
+    };
+    let kubeconfig = site.kubeconfig_of(component, &client)?;
+    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(ip::CONTROL_PLANE)];
+    let server = Subject {
+        common_name: component,
+        addresses: &addresses,
+        ..Subject::default()
+    };
+    let KeyFiles { cert, key } = site.ca.issue(&format!("{component}-serving"), &server)?;
+    let kubeconfig = kubeconfig.display();
     Ok(vec![
-        format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--authentication-kubeconfig={}", kubeconfig.display()),
-        format!("--authorization-kubeconfig={}", kubeconfig.display()),
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
         format!("--tls-cert-file={}", cert.display()),
         format!("--tls-private-key-file={}", key.display()),
         "--leader-elect=false".into(),
         "--profiling=false".into(),
     ])
-}
-
-/// A certificate for a component's own port, so that it need not make one (RSA keys take a second).
-fn serving_cert(site: &Site, name: &str) -> Result<KeyFiles> {
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(ip::CONTROL_PLANE)];
-    site.ca.issue(
-        name,
-        &Subject {
-            common_name: name,
-            addresses: &addresses,
-            ..Subject::default()
-        },
-    )
 }
 
 /// Makes the folders of the control plane.
