@@ -166,3 +166,6 @@ fn key<K: Resource>(object: &K) -> Key {
         object.meta().name.clone().unwrap_or_default(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,3 +48,6 @@ pub async fn reconcile(ctx: Arc<Context>) -> Result<Option<Duration>, Error> {
         .wake_at
         .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,12 @@ impl<K: Ord + Clone + Debug + Send + Sync + 'static> Queue<K> {
         self.inner.wake.notify_one();
     }
 
+    /// Every key that waits, marked or delayed; they wait no longer.
+    #[cfg(test)]
+    pub(crate) fn take_marked(&self) -> Vec<K> {
+        self.schedule().take_waiting()
+    }
+
     fn schedule(&self) -> MutexGuard<'_, Schedule<K>> {
         // Nothing panics while it holds the lock; a poisoned schedule would still be whole.
         self.inner.schedule.lock().unwrap_or_else(PoisonError::into_inner)

@@ -125,6 +125,14 @@ impl<K: Ord + Clone> Schedule<K> {
         self.entries.get(key).map_or(0, |e| e.failures)
     }
 
+    #[cfg(test)]
+    pub(super) fn take_waiting(&mut self) -> Vec<K> {
+        let waiting = std::mem::take(&mut self.due);
+        self.entries.clear();
+        let keys: BTreeSet<K> = waiting.into_iter().map(|(_, key)| key).collect();
+        keys.into_iter().collect()
+    }
+
     /// Keys that are due and not being worked on.
     pub fn depth(&self, now: Instant) -> usize {
         self.due.iter().take_while(|(at, _)| *at <= now).count()
