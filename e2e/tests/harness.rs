@@ -182,6 +182,21 @@ async fn bandwidth_is_limited(cluster: &Cluster, node: &Node) {
     node.limit_bandwidth(None).unwrap();
 }
 
+/// Adds a node whose kubelet refuses its configuration.
+async fn a_component_that_dies_is_named_at_once(cluster: &Cluster) {
+    let options = NodeOptions {
+        name: Some("broken".into()),
+        kubelet: serde_json::json!({"maxPods": "many"}),
+        ..NodeOptions::default()
+    };
+    let began = Instant::now();
+    let error = cluster.node_add(options, &Stderr).await.unwrap_err().to_string();
+    assert!(error.starts_with("broken/kubelet died"), "{error}");
+    assert!(error.contains("maxPods"), "the end of its log: {error}");
+    assert!(began.elapsed() < Duration::from_secs(30));
+    cluster.node_remove("broken").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_come_go_lose_their_power_and_their_cable() {
     let owned = Owned::new("larder-harness-nodes");
@@ -215,6 +230,7 @@ async fn nodes_come_go_lose_their_power_and_their_cable() {
     run_pod(&cluster, "extra", "survivor").await;
 
     bandwidth_is_limited(&cluster, &extra).await;
+    a_component_that_dies_is_named_at_once(&cluster).await;
 
     let ready = |node: &str| {
         let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
