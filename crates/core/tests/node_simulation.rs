@@ -432,6 +432,27 @@ fn an_image_for_another_platform_is_never_said_to_be_held() {
 }
 
 #[test]
+fn what_a_pod_found_before_a_refresh_does_not_answer_it() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 1));
+    node.revisions[0].spec.spec.images[0].digest = None;
+    node.claim("c", "r", Removal::Retain);
+    // The first pod has found the image, its Job is not deleted yet.
+    node.now += SignedDuration::from_secs(1);
+    node.apply(false);
+    node.kubelet();
+    node.apply(true);
+    assert_eq!(node.state("c").0, NodeState::Ready);
+    node.now += SignedDuration::from_secs(5);
+    node.claims[0].verify_after = Some(Time(node.now));
+    let decision = node.apply(false);
+    assert_eq!(decision.status.caches[0].state, NodeState::Pulling);
+    assert_eq!(decision.pull.len(), 1);
+    node.run(10);
+    assert_eq!(node.state("c").0, NodeState::Ready);
+}
+
+#[test]
 fn an_image_that_hangs_lets_the_others_pass_after_half_a_minute_and_times_out() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 5));

@@ -52,6 +52,8 @@ fn read_containers<'a>(scope: &Scope<'a>, job: &JobView, work: &mut Work<'a>) ->
         };
         let wanted = scope.by_name.get(name).copied().filter(|i| key(i) == key(pulled));
         match (state, wanted) {
+            // A tag that only nodes resolve: what was found before a refresh asked says nothing about now.
+            (ContainerState::Held { .. }, _) if pulled.digest.is_none() && is_outdated(scope, job) => {}
             (ContainerState::Held { digest }, _) => {
                 work.ready.insert(key(pulled));
                 compare(scope, job, pulled, digest.as_deref(), work);
@@ -68,6 +70,14 @@ fn read_containers<'a>(scope: &Scope<'a>, job: &JobView, work: &mut Work<'a>) ->
         }
     }
     rest
+}
+
+fn is_outdated(scope: &Scope<'_>, job: &JobView) -> bool {
+    scope
+        .claim
+        .verify_after
+        .as_ref()
+        .is_some_and(|after| job.created_at < after.0)
 }
 
 /// Whether the Job has nothing left to do. What it leaves undone is noted as failed where that is its own fault.
