@@ -92,4 +92,4 @@ soak: setup images ## The long forms of the tests
 
 .PHONY: bench
 bench: setup images ## Measures pulls, refreshes and API writes; results in bench/results
-	@$(step) "Benchmark" cargo run --quiet --package larder-e2e --bin larder-bench
+	@hack/bench

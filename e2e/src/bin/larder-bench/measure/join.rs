@@ -1,0 +1,171 @@
+//! p5: a node that joins.
+
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use larder_api::ImageCache;
+use larder_api::names::{NODE_ANNOTATION, PURPOSE_LABEL, PURPOSE_PULL};
+use larder_e2e::cluster::NodeOptions;
+use larder_e2e::progress::Progress;
+
+use crate::bench::{Bench, PATIENCE, QUIET, ready, until};
+use crate::result::Sample;
+use crate::watch::Watch;
+
+/// The node that comes and goes.
+const NODE: &str = "joins";
+
+/// Adds a node, waits until it holds the images, and removes it, so many times.
+pub async fn run(bench: &Bench, runs: usize) -> anyhow::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for _ in 0..runs {
+        samples.push(join(bench).await?);
+        bench.cluster.node_remove(NODE).await?;
+        until("the cache forgets the node", async || {
+            let caches = bench
+                .api::<ImageCache>()
+                .list(&kube::api::ListParams::default())
+                .await?;
+            Ok(caches.items.iter().all(|cache| {
+                let status = cache.status.as_ref();
+                status.is_some_and(|s| usize::try_from(s.nodes.selected).is_ok_and(|n| n == bench.nodes))
+            }))
+        })
+        .await?;
+        bench.settled().await?;
+    }
+    Ok(samples)
+}
+
+enum Seen {
+    Node(Box<Node>),
+    Pod(Box<Pod>),
+    Cache(Box<ImageCache>),
+}
+
+/// Moments of a node's way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    ready: Option<Instant>,
+    pod: Option<Instant>,
+    image: Option<Instant>,
+    filled: Option<Instant>,
+}
+
+async fn join(bench: &Bench) -> anyhow::Result<Sample> {
+    tokio::time::sleep(QUIET).await;
+    let nodes: Api<Node> = Api::all(bench.client.clone());
+    let pulls = format!("{PURPOSE_LABEL}={PURPOSE_PULL}");
+    let mut watch = Watch::begin(&nodes, "", |node| Seen::Node(Box::new(node)))
+        .await?
+        .and(Watch::begin(&bench.api(), &pulls, |pod| Seen::Pod(Box::new(pod))).await?)
+        .and(Watch::begin(&bench.api(), "", |cache| Seen::Cache(Box::new(cache))).await?);
+
+    let options = NodeOptions {
+        name: Some(NODE.into()),
+        ..NodeOptions::default()
+    };
+    let mut moments = Moments::default();
+    let looking = watch.until(PATIENCE, |at, seen| {
+        match seen {
+            Seen::Node(node) if is_ready(&node) => moments.ready = moments.ready.or(Some(at)),
+            Seen::Pod(pod) if works_for_it(&pod) => {
+                moments.pod = moments.pod.or(Some(at));
+                if holds_one(&pod) {
+                    moments.image = moments.image.or(Some(at));
+                }
+            }
+            Seen::Cache(cache) if ready(&cache, bench.nodes + 1).is_ok() => moments.filled = Some(at),
+            _ => {}
+        }
+        complete(moments)
+    });
+    let (_, (ready, pod, image, filled)) = tokio::try_join!(
+        async { Ok(bench.cluster.node_add(options, &Silent).await?) },
+        looking
+    )?;
+    let after = |moment: Instant| moment.saturating_duration_since(ready).as_secs_f64();
+    let detail = [("first_image_s", after(image)), ("all_images_s", after(filled))];
+    Ok(Sample {
+        value: after(pod),
+        floor: None,
+        writes: None,
+        detail: detail.map(|(name, value)| (name.to_owned(), value)).into(),
+    })
+}
+
+fn complete(moments: Moments) -> Result<(Instant, Instant, Instant, Instant), String> {
+    match moments {
+        Moments {
+            ready: Some(ready),
+            pod: Some(pod),
+            image: Some(image),
+            filled: Some(filled),
+        } => Ok((ready, pod, image, filled)),
+        _ => Err(format!("{moments:?}")),
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    node.metadata.name.as_deref() == Some(NODE)
+        && conditions
+            .into_iter()
+            .flatten()
+            .any(|found| found.type_ == "Ready" && found.status == "True")
+}
+
+fn works_for_it(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(NODE_ANNOTATION))
+        .is_some_and(|node| node == NODE)
+}
+
+/// Whether the kubelet has told the identity of an image: it does once the image is there.
+fn holds_one(pod: &Pod) -> bool {
+    let containers = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    containers
+        .into_iter()
+        .flatten()
+        .any(|container| !container.image_id.is_empty())
+}
+
+/// The benchmark's own lines are enough.
+struct Silent;
+
+impl Progress for Silent {
+    fn line(&self, _: &str) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn only_the_joining_node_and_its_pods_count() {
+        let node = |name: &str, ready: &str| -> Node {
+            let conditions = json!([{"type": "Ready", "status": ready}]);
+            from_value(json!({"metadata": {"name": name}, "status": {"conditions": conditions}})).unwrap()
+        };
+        assert!(is_ready(&node(NODE, "True")));
+        assert!(!is_ready(&node(NODE, "False")) && !is_ready(&node("node-1", "True")));
+        let pod = |node: &str, image: &str| -> Pod {
+            let status =
+                json!({"name": "i0", "image": "x", "imageID": image, "ready": false, "restartCount": 0});
+            from_value(json!({
+                "metadata": {"annotations": {NODE_ANNOTATION: node}},
+                "status": {"containerStatuses": [status]},
+            }))
+            .unwrap()
+        };
+        assert!(works_for_it(&pod(NODE, "")) && !works_for_it(&pod("node-1", "")));
+        assert!(!holds_one(&pod(NODE, "")) && holds_one(&pod(NODE, "x@sha256:1")));
+    }
+}
