@@ -57,6 +57,13 @@ impl Cluster {
     pub fn attach(name: &ClusterName) -> Result<Self> {
         let layout = Layout::of_user(name)?;
         let state = ClusterState::load(&layout)?.ok_or_else(|| Error::NoCluster(name.to_string()))?;
+        if !state.binaries.join("kubectl").is_file() {
+            let why = "the cluster's programs are not there any more; `larder-cluster up` builds them again";
+            return Err(Error::State {
+                path: state.binaries,
+                why: why.into(),
+            });
+        }
         Self::with_binaries(name, layout, state.binaries)
     }
 
