@@ -125,19 +125,18 @@ impl Metrics {
             .filter_map(|c| c.status.as_ref())
             .map(|s| &s.nodes)
             .collect();
-        let states: [(&str, fn(&NodeCounts) -> i32); 7] = [
-            ("selected", |n| n.selected),
-            ("ready", |n| n.ready),
-            ("updated", |n| n.updated),
-            ("progressing", |n| n.progressing),
-            ("failed", |n| n.failed),
-            ("waiting", |n| n.waiting),
-            ("unreachable", |n| n.unreachable),
+        let sum = |of: fn(&NodeCounts) -> i32| -> i64 { counts.iter().map(|n| i64::from(of(n))).sum() };
+        let states = [
+            ("selected", sum(|n| n.selected)),
+            ("ready", sum(|n| n.ready)),
+            ("updated", sum(|n| n.updated)),
+            ("progressing", sum(|n| n.progressing)),
+            ("failed", sum(|n| n.failed)),
+            ("waiting", sum(|n| n.waiting)),
+            ("unreachable", sum(|n| n.unreachable)),
         ];
-        for (state, of) in states {
-            self.nodes
-                .with_label_values(&[state])
-                .set(counts.iter().map(|n| i64::from(of(n))).sum());
+        for (state, n) in states {
+            self.nodes.with_label_values(&[state]).set(n);
         }
     }
 

@@ -67,11 +67,22 @@ impl Log {
 pub(crate) fn context(
     answer: impl Fn(&Asked) -> Option<(u16, Value)> + Send + Sync + 'static,
 ) -> (Arc<Context>, Log) {
+    context_with(cache(), answer)
+}
+
+/// The same; the API server and the world hold this `ImageCache`.
+pub(crate) fn context_with(
+    known: ImageCache,
+    answer: impl Fn(&Asked) -> Option<(u16, Value)> + Send + Sync + 'static,
+) -> (Arc<Context>, Log) {
     let log = Log::default();
     let (seen, answer): (Log, Arc<Answer>) = (log.clone(), Arc::new(answer));
-    let versions = Arc::new(Mutex::new(1000u64));
+    let server = Arc::new(Mutex::new(Server {
+        version: 1000,
+        cache: json!(known),
+    }));
     let service = tower::service_fn(move |request: Request<Body>| {
-        let (seen, answer, versions) = (seen.clone(), Arc::clone(&answer), Arc::clone(&versions));
+        let (seen, answer, server) = (seen.clone(), Arc::clone(&answer), Arc::clone(&server));
         async move {
             let dry = if request.uri().query().is_some_and(|q| q.contains("dryRun=All")) {
                 " dry"
@@ -84,8 +95,7 @@ pub(crate) fn context(
                 what,
                 body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
             };
-            let (code, body) =
-                answer(&asked).unwrap_or_else(|| accept(&asked, &mut versions.lock().unwrap()));
+            let (code, body) = answer(&asked).unwrap_or_else(|| server.lock().unwrap().accept(&asked));
             seen.0.lock().unwrap().push(asked);
             let body = Body::from(serde_json::to_vec(&body).unwrap());
             Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
@@ -116,48 +126,96 @@ pub(crate) fn context(
 }
 
 /// A refusal in the API server's form.
-pub(crate) fn refuse(code: u16, reason: &str, message: &str) -> Option<(u16, Value)> {
+pub(crate) fn refuse(code: u16, reason: &str, message: &str) -> (u16, Value) {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message,
     });
-    Some((code, status))
+    (code, status)
 }
 
-fn accept(asked: &Asked, version: &mut u64) -> (u16, Value) {
-    *version += 1;
-    if asked.what.starts_with("DELETE") {
-        return (
-            200,
-            json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}}),
-        );
-    }
-    if asked.what.starts_with("GET") {
-        return refuse(404, "NotFound", "not here").unwrap();
-    }
-    let mut body = asked.body.clone();
-    if !body["metadata"].is_object() {
-        body["metadata"] = json!({});
-    }
-    body["metadata"]["resourceVersion"] = json!(version.to_string());
-    if body["metadata"]["uid"].is_null() {
-        body["metadata"]["uid"] = json!(format!("uid-{version}"));
-    }
-    if body["metadata"]["creationTimestamp"].is_null() {
-        body["metadata"]["creationTimestamp"] = json!(jiff::Timestamp::now().to_string());
-    }
-    if asked.what.contains("/nodeimagecaches/") && body["spec"].is_null() {
-        // A status write sends the whole object back.
-        body["spec"] = json!(object().spec);
-    }
-    (200, body)
+/// What the API server holds of the one `ImageCache`, and the last version it gave out.
+struct Server {
+    version: u64,
+    cache: Value,
 }
 
-/// A registry that has everything, for every platform.
+impl Server {
+    fn accept(&mut self, asked: &Asked) -> (u16, Value) {
+        self.version += 1;
+        let version = self.version;
+        if asked.what.starts_with("DELETE") {
+            return (
+                200,
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}}),
+            );
+        }
+        if asked.what.starts_with("GET") {
+            return refuse(404, "NotFound", "not here");
+        }
+        if asked.what.contains("/imagecaches/") {
+            return self.change_cache(&asked.body);
+        }
+        let mut body = asked.body.clone();
+        if !body["metadata"].is_object() {
+            body["metadata"] = json!({});
+        }
+        body["metadata"]["resourceVersion"] = json!(version.to_string());
+        if body["metadata"]["uid"].is_null() {
+            body["metadata"]["uid"] = json!(format!("uid-{version}"));
+        }
+        if body["metadata"]["creationTimestamp"].is_null() {
+            body["metadata"]["creationTimestamp"] = json!(jiff::Timestamp::now().to_string());
+        }
+        if asked.what.contains("/nodeimagecaches/") && body["spec"].is_null() {
+            // A status write sends the whole object back.
+            body["spec"] = json!(object().spec);
+        }
+        (200, body)
+    }
+
+    /// Statuses and finalizers are replaced; a JSON patch tests and removes one annotation.
+    fn change_cache(&mut self, change: &Value) -> (u16, Value) {
+        if let Some(operations) = change.as_array() {
+            let path = operations[1]["path"].as_str().unwrap().to_owned();
+            if self.cache.pointer(&path) != Some(&operations[0]["value"]) {
+                return refuse(422, "Invalid", "the value is another");
+            }
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            self.cache
+                .pointer_mut(parent)
+                .unwrap()
+                .as_object_mut()
+                .unwrap()
+                .remove(&key.replace("~1", "/"));
+        }
+        if change["status"].is_object() {
+            self.cache["status"] = change["status"].clone();
+        }
+        if change["metadata"]["finalizers"].is_array() {
+            self.cache["metadata"]["finalizers"] = change["metadata"]["finalizers"].clone();
+        }
+        self.cache["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        (200, self.cache.clone())
+    }
+}
+
+/// A registry that has everything, for every platform, but what is called missing, and shows what is called private
+/// to those with credentials.
 struct Everything;
 
 #[async_trait]
 impl Registry for Everything {
-    async fn digest(&self, image: &ImageRef, _: &Credentials) -> Result<Head, RegistryError> {
+    async fn digest(&self, image: &ImageRef, credentials: &Credentials) -> Result<Head, RegistryError> {
+        if image.repository().contains("missing") {
+            return Err(RegistryError::NotFound {
+                message: "manifest unknown".into(),
+            });
+        }
+        if image.repository().contains("private") && credentials.is_empty() {
+            return Err(RegistryError::Unauthorized {
+                message: "401 Unauthorized".into(),
+            });
+        }
         Ok(Head {
             digest: format!("sha256:{:0>64}", image.repository().len()),
             private: false,

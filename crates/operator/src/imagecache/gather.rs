@@ -24,6 +24,8 @@ use crate::world::World;
 
 /// A cache's report is not held up for longer by slow registries.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// Secrets that a registry refuses are read again after this long.
+const SECRETS_AGAIN: Duration = Duration::from_secs(30);
 /// Characters of one failure's message.
 const WORDS: usize = 256;
 
@@ -79,7 +81,7 @@ pub(super) async fn gather(
         for image in ask {
             let reference = image.reference.normalized();
             let outcome = outcomes.get(reference).unwrap_or(&Outcome::Pending);
-            match gathered.take(image, outcome, &secrets.problems) {
+            match gathered.take(image, outcome, &secrets) {
                 Some(found) => resolved.insert(reference.to_owned(), found),
                 // What it meant last stands in, else the digest that it names itself.
                 None => match last.get(reference) {
@@ -115,7 +117,7 @@ fn needs_asking(
 
 impl Gathered {
     /// Takes up the outcome for one image; what was found, if it was.
-    fn take(&mut self, image: &WantedImage, outcome: &Outcome, problems: &[String]) -> Option<Resolved> {
+    fn take(&mut self, image: &WantedImage, outcome: &Outcome, secrets: &Secrets) -> Option<Resolved> {
         match outcome {
             Outcome::Known(found) => {
                 return Some(Resolved {
@@ -126,15 +128,17 @@ impl Gathered {
             }
             Outcome::Pending => self.pending = true,
             Outcome::Failed(failure) => {
-                self.retry_at = [self.retry_at, Some(failure.retry_at)]
+                let refused = matches!(failure.reason, Reason::Unauthorized | Reason::CredentialsMissing);
+                // Nobody says when a secret is mended; other credentials are tried without delay.
+                let look = secrets.look_again_at.filter(|_| refused);
+                self.retry_at = [self.retry_at, Some(failure.retry_at), look]
                     .into_iter()
                     .flatten()
                     .min();
-                let refused = matches!(failure.reason, Reason::Unauthorized | Reason::CredentialsMissing);
-                let (reason, message) = if refused && !problems.is_empty() {
+                let (reason, message) = if refused && !secrets.problems.is_empty() {
                     (
                         Reason::CredentialsMissing,
-                        format!("{}; {}", problems.join("; "), failure.message),
+                        format!("{}; {}", secrets.problems.join("; "), failure.message),
                     )
                 } else {
                     (failure.reason, failure.message.clone())
@@ -189,6 +193,8 @@ struct Secrets {
     keyring: Keyring,
     /// What is wrong with some of them, in words that name them.
     problems: Vec<String>,
+    /// When to read them again if a registry refuses them.
+    look_again_at: Option<Timestamp>,
 }
 
 /// Reads each secret by itself: the operator may not list them. Nothing of them is kept.
@@ -198,6 +204,9 @@ async fn read_secrets(ctx: &Context, cache: &ImageCache) -> Secrets {
     let names: Vec<&str> = cache.spec.pull_secrets.iter().map(|s| s.name.as_str()).collect();
     let read = join_all(names.iter().map(|name| api.get(name))).await;
     let mut secrets = Secrets::default();
+    if !names.is_empty() {
+        secrets.look_again_at = Timestamp::now().checked_add(SECRETS_AGAIN).ok();
+    }
     for (name, result) in names.into_iter().zip(read) {
         match result {
             Ok(secret) => {

@@ -83,7 +83,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Option<Duration>, 
 
     let retry_at = gathered.and_then(|g| g.retry_at);
     let wake = [asked.wake_at, retry_at, report_at].into_iter().flatten().min();
-    Ok(wake.map(|at| until(at, now)))
+    Ok(wake.map(|at| until(at, Timestamp::now())))
 }
 
 /// `namespace/name`.
@@ -113,3 +113,6 @@ fn newest_of<'a>(
     let ours: Vec<&ImageCacheRevision> = revisions.iter().map(|r| &**r).filter(|r| owned(r, uid)).collect();
     revision::newest(&ours)
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ async fn a_node_gets_its_object_once_and_the_plan_is_silent_then() {
 #[tokio::test]
 async fn an_object_that_is_there_is_taken_as_it_is() {
     let (ctx, log) = world(|asked| match asked.what.as_str() {
-        CREATE => refuse(409, "AlreadyExists", "it exists"),
+        CREATE => Some(refuse(409, "AlreadyExists", "it exists")),
         what if what == format!("GET {ONE}") => Some((200, json!(object()))),
         _ => None,
     });
@@ -69,7 +69,7 @@ async fn a_conflict_is_looked_into_and_planned_again() {
     let patch = format!("PATCH {ONE}");
     let wanted = patch.clone();
     let (ctx, log) = world(move |asked| match asked.what.as_str() {
-        what if what == wanted => refuse(409, "Conflict", "changed since"),
+        what if what == wanted => Some(refuse(409, "Conflict", "changed since")),
         what if what == format!("GET {ONE}") => {
             let mut newer = object();
             newer.metadata.resource_version = Some("99".into());

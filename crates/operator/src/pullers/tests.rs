@@ -111,11 +111,7 @@ async fn nothing_is_deleted_or_made_while_the_status_cannot_be_written() {
     let world = [job(&ctx)];
     let (ctx, log) = {
         drop((ctx, log));
-        begun(|asked| {
-            (asked.what == STATUS)
-                .then(|| refuse(500, "InternalError", "etcd is away"))
-                .flatten()
-        })
+        begun(|asked| (asked.what == STATUS).then(|| refuse(500, "InternalError", "etcd is away")))
     };
     ctx.world.jobs.apply((*world[0]).clone());
     ctx.world.pods.apply(pod);
@@ -126,11 +122,8 @@ async fn nothing_is_deleted_or_made_while_the_status_cannot_be_written() {
 
 #[tokio::test]
 async fn a_refused_pod_is_reported_in_the_api_servers_words_and_makes_no_job() {
-    let (ctx, log) = begun(|asked| {
-        (asked.what == DRY)
-            .then(|| refuse(403, "Forbidden", "exceeded quota: none"))
-            .flatten()
-    });
+    let (ctx, log) =
+        begun(|asked| (asked.what == DRY).then(|| refuse(403, "Forbidden", "exceeded quota: none")));
     run(&ctx).await.unwrap();
     let wake = run(&ctx).await.unwrap().unwrap();
     assert!(wake <= Duration::from_mins(1), "it is tried again in {wake:?}");
@@ -146,21 +139,14 @@ async fn a_refused_pod_is_reported_in_the_api_servers_words_and_makes_no_job() {
 
 #[tokio::test]
 async fn a_job_that_is_there_already_is_ours() {
-    let (ctx, _) = begun(|asked| {
-        (asked.what == JOBS)
-            .then(|| refuse(409, "AlreadyExists", "it exists"))
-            .flatten()
-    });
+    let (ctx, _) = begun(|asked| (asked.what == JOBS).then(|| refuse(409, "AlreadyExists", "it exists")));
     run(&ctx).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_api_server_in_trouble_is_no_refusal() {
-    let (ctx, _) = begun(|asked| {
-        (asked.what == DRY)
-            .then(|| refuse(500, "InternalError", "webhook timed out"))
-            .flatten()
-    });
+    let (ctx, _) =
+        begun(|asked| (asked.what == DRY).then(|| refuse(500, "InternalError", "webhook timed out")));
     assert!(matches!(run(&ctx).await, Err(Error::Try(_))));
 }
 
@@ -171,11 +157,7 @@ async fn an_object_that_is_gone_is_forgotten_and_one_that_was_made_anew_is_not_w
     let job = job(&ctx);
     let (gone, log) = {
         drop(log);
-        begun(|asked| {
-            (asked.what == STATUS)
-                .then(|| refuse(404, "NotFound", "no such object"))
-                .flatten()
-        })
+        begun(|asked| (asked.what == STATUS).then(|| refuse(404, "NotFound", "no such object")))
     };
     gone.world.jobs.apply((*job).clone());
     gone.world.pods.apply(done(&job));
