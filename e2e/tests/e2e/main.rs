@@ -4,11 +4,13 @@
 //! Tests share it; one that disturbs nodes or the operator takes it for itself, see [`support::Env::exclusive`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod access;
 mod basic;
 mod crash;
 mod edit;
 mod examples;
 mod failures;
+mod inert;
 mod interrupted;
 mod many;
 mod nodes;

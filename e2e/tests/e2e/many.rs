@@ -42,8 +42,8 @@ async fn two_caches_of_one_name_in_two_namespaces_are_strangers() {
     let env = Env::shared().await;
     let (one, two) = (env.namespace("one").await, env.namespace("two").await);
     let (a, b) = (
-        push(&env, "h8/same-a", 8_081).await,
-        push(&env, "h8/same-b", 8_082).await,
+        push(&env, "many/same-a", 8_081).await,
+        push(&env, "many/same-b", 8_082).await,
     );
     let first = one
         .cache("web", json!({"images": [{"image": a}], "removal": "Purge"}))
@@ -75,8 +75,8 @@ async fn two_caches_of_one_name_in_two_namespaces_are_strangers() {
 async fn a_shared_image_stays_until_the_last_cache_lets_go() {
     let env = Env::shared().await;
     let (one, two) = (env.namespace("share").await, env.namespace("share").await);
-    let shared = push(&env, "h8/shared", 8_083).await;
-    let own = push(&env, "h8/own", 8_084).await;
+    let shared = push(&env, "many/shared", 8_083).await;
+    let own = push(&env, "many/own", 8_084).await;
     let first = one
         .cache(
             "web",
@@ -105,10 +105,10 @@ async fn a_shared_image_stays_until_the_last_cache_lets_go() {
 async fn fifty_caches_at_once_become_ready_and_go_without_a_trace() {
     let env = Env::exclusive().await;
     let namespace = env.namespace("fifty").await;
-    let shared = push(&env, "h8/fifty-shared", 8_085).await;
+    let shared = push(&env, "many/fifty-shared", 8_085).await;
     let mut caches = Vec::new();
     for i in 0..50_u64 {
-        let own = push(&env, &format!("h8/fifty-{}", i % 10), 8_500 + i % 10).await;
+        let own = push(&env, &format!("many/fifty-{}", i % 10), 8_500 + i % 10).await;
         let spec = json!({"images": [{"image": shared}, {"image": own, "priority": 1}], "removal": "Purge"});
         caches.push(namespace.cache(&format!("cache-{i}"), spec).await);
     }
@@ -164,7 +164,7 @@ async fn two_spellings_of_one_image_are_folded_and_accepted_says_so() {
     env.push(
         RegistryKind::Open,
         &ImageSpec::new(8_086).layers(1, 10_000),
-        "library/h8-spelling",
+        "library/larder-spelling",
         "1",
     )
     .await;
@@ -172,9 +172,9 @@ async fn two_spellings_of_one_image_are_folded_and_accepted_says_so() {
         .cache(
             "web",
             json!({"images": [
-                {"image": "h8-spelling:1", "priority": 1},
-                {"image": "docker.io/library/h8-spelling:1", "priority": 7},
-                {"image": "index.docker.io/library/h8-spelling:1"},
+                {"image": "larder-spelling:1", "priority": 1},
+                {"image": "docker.io/library/larder-spelling:1", "priority": 7},
+                {"image": "index.docker.io/library/larder-spelling:1"},
             ]}),
         )
         .await;
@@ -188,7 +188,10 @@ async fn two_spellings_of_one_image_are_folded_and_accepted_says_so() {
         .find(|c| c.type_ == "Accepted")
         .unwrap()
         .message;
-    assert!(message.contains("docker.io/library/h8-spelling:1"), "{message}");
+    assert!(
+        message.contains("docker.io/library/larder-spelling:1"),
+        "{message}"
+    );
     assert!(
         status.node_statuses.iter().all(|n| (n.ready, n.total) == (1, 1)),
         "{:?}",
@@ -200,13 +203,13 @@ async fn two_spellings_of_one_image_are_folded_and_accepted_says_so() {
     assert_eq!(images.len(), 1, "{images:?}");
     assert_eq!(
         (images[0].image.as_str(), images[0].priority),
-        ("docker.io/library/h8-spelling:1", 7)
+        ("docker.io/library/larder-spelling:1", 7)
     );
-    on_every_node(&env, "docker.io/library/h8-spelling:1", true).await;
+    on_every_node(&env, "docker.io/library/larder-spelling:1", true).await;
 
     // Another spelling of the same list is the same list.
     cache
-        .patch(json!({"spec": {"images": [{"image": "library/h8-spelling:1", "priority": 7}]}}))
+        .patch(json!({"spec": {"images": [{"image": "library/larder-spelling:1", "priority": 7}]}}))
         .await;
     let status = cache
         .until("one spelling", 20, |s| reason(s, "Accepted") == Some("Valid"))

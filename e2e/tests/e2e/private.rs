@@ -21,7 +21,7 @@ struct Private {
 impl Private {
     async fn push(env: &Env, seed: u64) -> Self {
         let registry = env.registry(RegistryKind::Auth);
-        let repository = format!("h8/private-{seed}");
+        let repository = format!("private/{seed}");
         env.push(
             RegistryKind::Auth,
             &ImageSpec::new(seed).layers(1, 20_000),
@@ -101,11 +101,11 @@ async fn a_pull_secret_opens_a_private_registry_and_the_revision_says_private() 
     env.push(
         RegistryKind::Open,
         &ImageSpec::new(8_112).layers(1, 10_000),
-        "h8/public",
+        "public/private-test",
         "1",
     )
     .await;
-    let public = format!("{}/h8/public:1", env.registry(RegistryKind::Open).host);
+    let public = format!("{}/public/private-test:1", env.registry(RegistryKind::Open).host);
     private.secret(&namespace, "regcred").await;
     let mut spec = private.spec(&["regcred"]);
     spec["images"]

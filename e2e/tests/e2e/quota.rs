@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{Env, condition};
 
 async fn spec(env: &Env, seed: u64) -> Value {
-    let repository = format!("h8/quota-{seed}");
+    let repository = format!("quota/{seed}");
     env.push(
         RegistryKind::Open,
         &ImageSpec::new(seed).layers(1, 20_000),

@@ -1,13 +1,11 @@
-//! What the API server refuses, and that its message names the field. Issue: bad input must never reach a node.
+//! What the API server refuses, and that its message names the field: bad input must never reach a node.
 
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
-use kube::{Api, Resource, ResourceExt};
-use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
-use larder_e2e::cluster::registry::RegistryKind;
-use larder_e2e::images::ImageSpec;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use larder_api::ImageCache;
 use serde_json::{Value, json};
 
-use crate::support::{Env, Namespace, eventually};
+use crate::support::{Env, Namespace};
 
 /// Written as any user would, without the Rust types between: these could not even express most of the mistakes.
 async fn attempt(namespace: &Namespace, name: &str, spec: Value) -> Result<Value, String> {
@@ -101,51 +99,49 @@ async fn references_of_every_lawful_form_are_accepted() {
     namespace.delete().await;
 }
 
-#[tokio::test]
-async fn values_out_of_bounds_are_refused_by_the_name_of_their_field() {
-    let env = Env::shared().await;
-    let namespace = env.namespace("validation").await;
+/// Specs with one mistake each, and the field that the message must name.
+fn out_of_bounds() -> Vec<(Value, String)> {
     let many: Vec<String> = (0..501).map(|i| format!("a.io/x:{i}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let mut cases = vec![
-        (json!({}), "spec.images"),
-        (json!({"images": []}), "spec.images"),
-        (images(&many), "spec.images"),
-        (images(&["nginx:1.27", "busybox", "nginx:1.27"]), "spec.images[2]"),
+    let of_image = |entry: Value| json!({"images": [entry]});
+    let mut cases: Vec<(Value, String)> = [
+        (json!({}), "images"),
+        (json!({"images": []}), "images"),
+        (images(&many), "images"),
+        (images(&["nginx:1.27", "busybox", "nginx:1.27"]), "images[2]"),
+        (of_image(json!({"priority": 1})), "images[0].image"),
         (
-            json!({"images": [{"image": "nginx", "priority": 1001}]}),
-            "spec.images[0].priority",
+            of_image(json!({"image": "x", "priority": 1001})),
+            "images[0].priority",
         ),
         (
-            json!({"images": [{"image": "nginx", "priority": -1001}]}),
-            "spec.images[0].priority",
+            of_image(json!({"image": "x", "priority": -1001})),
+            "images[0].priority",
         ),
-        (json!({"images": [{"priority": 1}]}), "spec.images[0].image"),
-        (with("removal", json!("Delete")), "spec.removal"),
-        (with("puller", json!("DaemonSet")), "spec.puller"),
-        (with("resolve", json!("Never")), "spec.resolve"),
-        (
-            with("onMissingPlatform", json!("Ignore")),
-            "spec.onMissingPlatform",
-        ),
+        (with("removal", json!("Delete")), "removal"),
+        (with("puller", json!("DaemonSet")), "puller"),
+        (with("resolve", json!("Never")), "resolve"),
+        (with("onMissingPlatform", json!("Ignore")), "onMissingPlatform"),
         (
             with("pullSecrets", json!([{"name": "Reg Cred"}])),
-            "spec.pullSecrets[0].name",
+            "pullSecrets[0].name",
         ),
         (
             with("pullSecrets", json!([{"name": "a"}, {"name": "a"}])),
-            "spec.pullSecrets[1]",
+            "pullSecrets[1]",
         ),
-        (with("refresh", json!({})), "spec.refresh.interval"),
+        (with("refresh", json!({})), "refresh.interval"),
         (
             with("rollout", json!({"imagesPerNode": 0})),
-            "spec.rollout.imagesPerNode",
+            "rollout.imagesPerNode",
         ),
         (
             with("rollout", json!({"imagesPerNode": 21})),
-            "spec.rollout.imagesPerNode",
+            "rollout.imagesPerNode",
         ),
-    ];
+    ]
+    .map(|(spec, field)| (spec, format!("spec.{field}")))
+    .into();
     for limit in [
         json!("0%"),
         json!("101%"),
@@ -155,10 +151,8 @@ async fn values_out_of_bounds_are_refused_by_the_name_of_their_field() {
         json!(10_001),
         json!(-1),
     ] {
-        cases.push((
-            with("rollout", json!({"maxConcurrentNodes": limit})),
-            "rollout.maxConcurrentNodes",
-        ));
+        let spec = with("rollout", json!({"maxConcurrentNodes": limit}));
+        cases.push((spec, "spec.rollout.maxConcurrentNodes".into()));
     }
     for (group, field, bad) in [
         ("refresh", "interval", ["59s", "721h", "-1h", "hourly", "1h 30m"]),
@@ -171,40 +165,43 @@ async fn values_out_of_bounds_are_refused_by_the_name_of_their_field() {
         ("retry", "initialDelay", ["0s", "999ms", "721h", "soon", "-1s"]),
         ("retry", "maxDelay", ["0s", "999ms", "721h", "1", "-1s"]),
     ] {
-        for value in bad {
-            let path = match field {
-                "interval" => "refresh.interval",
-                "attempt" => "timeouts.attempt",
-                "overall" => "timeouts.overall",
-                "initialDelay" => "retry.initialDelay",
-                _ => "retry.maxDelay",
-            };
-            cases.push((with(group, json!({field: value})), path));
-        }
+        let case = |value: &str| {
+            (
+                with(group, json!({field: value})),
+                format!("spec.{group}.{field}"),
+            )
+        };
+        cases.extend(bad.map(case));
     }
+    let reserved = [
+        "larder.dev/x",
+        "app.kubernetes.io/name",
+        "kubernetes.io/os",
+        "batch.kubernetes.io/x",
+        "k8s.io/x",
+    ];
     for map in ["labels", "annotations"] {
-        for key in [
-            "larder.dev/purpose",
-            "app.kubernetes.io/name",
-            "kubernetes.io/os",
-            "batch.kubernetes.io/job-name",
-            "node.k8s.io/x",
-            "k8s.io/x",
-        ] {
-            let field = if map == "labels" {
-                "podTemplate.labels"
-            } else {
-                "podTemplate.annotations"
-            };
-            cases.push((with("podTemplate", json!({map: {key: "x"}})), field));
-        }
+        let case = |key: &str| {
+            (
+                with("podTemplate", json!({map: {key: "x"}})),
+                format!("spec.podTemplate.{map}"),
+            )
+        };
+        cases.extend(reserved.map(case));
     }
-    for (spec, field) in cases {
+    cases
+}
+
+#[tokio::test]
+async fn values_out_of_bounds_are_refused_by_the_name_of_their_field() {
+    let env = Env::shared().await;
+    let namespace = env.namespace("validation").await;
+    for (spec, field) in out_of_bounds() {
         let shown: String = spec.to_string().chars().take(200).collect();
         let message = attempt(&namespace, "bad", spec)
             .await
             .expect_err(&format!("{shown} was accepted"));
-        assert!(message.contains(field), "{shown}: {message}");
+        assert!(message.contains(&field), "{shown}: {message}");
     }
     let message = attempt(&namespace, &"n".repeat(50), images(&["nginx"]))
         .await
@@ -274,118 +271,5 @@ async fn fields_that_do_nothing_yet_are_named_as_unknown() {
             "{message}"
         );
     }
-    namespace.delete().await;
-}
-
-/// Nobody but the operator writes revisions, so this one is written in its name. Its reference reaches the purge
-/// program of a real node, and a shell on the way would leave a file.
-#[tokio::test]
-async fn a_command_inside_a_reference_is_inert_where_it_arrives() {
-    let env = Env::shared().await;
-    let namespace = env.namespace("inert").await;
-    let host = env.registry(RegistryKind::Open).host;
-    env.push(
-        RegistryKind::Open,
-        &ImageSpec::new(8_121).layers(1, 10_000),
-        "h8/inert",
-        "1",
-    )
-    .await;
-    let good = format!("{host}/h8/inert:1");
-    let cache = namespace
-        .cache(
-            "web",
-            json!({"images": [{"image": good}], "removal": "Purge", "pullSecrets": []}),
-        )
-        .await;
-    let status = cache.ready(60).await;
-    let node = env.nodes().remove(0);
-    let marker = format!("/run/larder-injected-{}", namespace.name);
-    let evil = format!("docker.io/library/x:1; touch {marker}; $(touch {marker}) `touch {marker}`");
-
-    let operator = env
-        .act_as("system:serviceaccount:larder-system:larder-operator")
-        .await;
-    let owner = cache.get().await.controller_owner_ref(&()).unwrap();
-    let revision: ImageCacheRevision = serde_json::from_value(json!({
-        "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCacheRevision",
-        "metadata": {"name": "web-evil", "namespace": namespace.name, "ownerReferences": [owner]},
-        "number": 1,
-        "spec": {"images": [{"image": evil, "platforms": [], "priority": 0, "private": false}]},
-    }))
-    .unwrap();
-    let revisions: Api<ImageCacheRevision> = Api::namespaced(operator.clone(), &namespace.name);
-    revisions.create(&PostParams::default(), &revision).await.unwrap();
-
-    let objects: Api<NodeImageCache> = Api::all(operator);
-    let uid = cache.get().await.uid().unwrap();
-    let claim_index = |object: &NodeImageCache| object.spec.caches.iter().position(|c| c.uid == uid);
-    eventually("the removal of the evil revision is asked for", 10, || async {
-        let object = objects.get(&node).await.unwrap();
-        let index = claim_index(&object).ok_or("no claim")?;
-        let mut claims = object.spec.caches.clone();
-        claims[index].remove_revisions = vec!["web-evil".into()];
-        let patch = Patch::Merge(json!({
-            "metadata": {"resourceVersion": object.resource_version()}, "spec": {"caches": claims},
-        }));
-        objects
-            .patch(&node, &PatchParams::default(), &patch)
-            .await
-            .map(drop)
-            .map_err(|e| e.to_string())
-    })
-    .await;
-    // The removal ends, one way or the other: the name is no image's, so there is nothing to remove.
-    eventually("the purge program has answered", 60, || async {
-        let object = objects.get(&node).await.unwrap();
-        let on_node = object
-            .status
-            .iter()
-            .flat_map(|s| &s.kubelet)
-            .flat_map(|k| &k.caches)
-            .find(|c| c.uid == uid)
-            .cloned()
-            .ok_or("no status")?;
-        let claim = claim_index(&object)
-            .map(|i| object.spec.caches[i].clone())
-            .ok_or("no claim")?;
-        let done =
-            on_node.removed_revisions.iter().any(|r| r == "web-evil") || claim.remove_revisions.is_empty();
-        if done || !on_node.removal_error.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{on_node:?}"))
-        }
-    })
-    .await;
-    assert!(!env.node_file_exists(&node, &marker), "a shell has run on {node}");
-    assert!(
-        !std::path::Path::new(&marker).exists(),
-        "a shell has run on this machine"
-    );
-    assert!(env.node_has(&node, &good));
-
-    // As the newest revision it may even be pulled for a moment; the operator puts the right one back.
-    let patch = json!({"number": 99});
-    revisions
-        .patch("web-evil", &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .unwrap();
-    let name = status.revision.unwrap();
-    eventually("the right revision is the newest again", 30, || async {
-        let object = revisions.get(&name).await.unwrap();
-        if object.spec.number > 99 {
-            Ok(())
-        } else {
-            Err(format!("number {}", object.spec.number))
-        }
-    })
-    .await;
-    cache.ready(60).await;
-    assert!(!env.node_file_exists(&node, &marker), "a shell has run on {node}");
-    // A name that is none can never be removed; whoever does not want to wait for that says so.
-    cache.patch(json!({"spec": {"removal": "Retain"}})).await;
-    cache.delete().await;
-    cache.gone(30).await;
     namespace.delete().await;
 }
