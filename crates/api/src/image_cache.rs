@@ -73,14 +73,17 @@ pub struct ImageCacheSpec {
 
     /// How many nodes and images are worked on at a time.
     #[serde(default)]
+    #[schemars(extend("default" = {}))]
     pub rollout: RolloutSpec,
 
     /// How long things may take.
     #[serde(default)]
+    #[schemars(extend("default" = {}))]
     pub timeouts: TimeoutsSpec,
 
     /// How failed pulls are repeated.
     #[serde(default)]
+    #[schemars(extend("default" = {}))]
     pub retry: RetrySpec,
 
     /// What happens on the nodes to images that leave the cache, or when the cache is deleted.
@@ -111,7 +114,8 @@ pub struct ImageEntry {
     pub image: String,
 
     /// Higher goes first. Images of equal priority go smallest first.
-    #[serde(default)]
+    // No default in the schema: in items of a list it would make each `kubectl apply` of an unchanged file a change.
+    #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,
 }
@@ -217,12 +221,12 @@ impl Default for RolloutSpec {
 pub struct TimeoutsSpec {
     /// One attempt at pulling an image.
     #[serde(default = "default_attempt")]
-    #[schemars(schema_with = "duration_schema")]
+    #[schemars(schema_with = "duration_schema", extend("default" = "1h"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("timeouts.attempt must be between 1s and 720h"))]
     pub attempt: Duration,
     /// All of a node's work on one revision. Changes what is reported and frees the rollout slot; the work goes on.
     #[serde(default = "default_overall")]
-    #[schemars(schema_with = "duration_schema")]
+    #[schemars(schema_with = "duration_schema", extend("default" = "2h"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("timeouts.overall must be between 1s and 720h"))]
     pub overall: Duration,
 }
@@ -243,12 +247,12 @@ impl Default for TimeoutsSpec {
 pub struct RetrySpec {
     /// Before the first repetition, from 1s to 720h.
     #[serde(default = "default_initial_delay")]
-    #[schemars(schema_with = "duration_schema")]
+    #[schemars(schema_with = "duration_schema", extend("default" = "1s"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("retry.initialDelay must be between 1s and 720h"))]
     pub initial_delay: Duration,
     /// The longest delay, from 1s to 720h.
     #[serde(default = "default_max_delay")]
-    #[schemars(schema_with = "duration_schema")]
+    #[schemars(schema_with = "duration_schema", extend("default" = "10m"))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("retry.maxDelay must be between 1s and 720h"))]
     pub max_delay: Duration,
 }
@@ -301,6 +305,11 @@ pub struct PodTemplate {
     /// Requests and limits of each container, instead of Larder's own small ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }
 
 fn duration_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

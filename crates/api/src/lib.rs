@@ -3,7 +3,10 @@
 //! Holds plain data and its validation schema. It must not hold a client, a runtime or a decision:
 //! decisions live in `larder-core`.
 
-#![allow(clippy::doc_markdown, reason = "these texts are read in `kubectl explain`, where backticks are noise")]
+#![allow(
+    clippy::doc_markdown,
+    reason = "these texts are read in `kubectl explain`, where backticks are noise"
+)]
 
 pub mod crds;
 pub mod image_cache;

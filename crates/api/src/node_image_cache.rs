@@ -64,9 +64,10 @@ pub struct CacheClaim {
     pub revision: String,
     /// Whether the node should hold the revision or get rid of it.
     pub desired: Desired,
-    /// Older revisions whose images should go from the node, unless something still wants them; oldest first.
+    /// Older revisions whose images should go from the node, unless something still wants them; oldest first,
+    /// at most 32: the oldest is dropped beyond that and its images stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub remove_revisions: Vec<String>,
     /// When the cache was first assigned to this node, or an earlier time inherited from a claim that shared images
@@ -176,6 +177,11 @@ pub struct CacheOnNode {
     /// Images left out because they have no manifest for the node's platform.
     #[serde(default)]
     pub skipped: i32,
+    /// Which images of the revision the node does not hold: a bit each in the revision's order, the first image in the
+    /// highest bit of the first hexadecimal digit. Empty: it holds all of them, or `total` is 0 and nothing is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 125))]
+    pub missing: String,
     /// Compressed bytes of the images held.
     #[serde(default)]
     pub bytes: i64,

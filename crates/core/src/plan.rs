@@ -19,7 +19,7 @@ use cache::plan_cache;
 use gone::{inherit, outlive};
 
 /// Pending removals that a claim can carry; the oldest is dropped beyond that.
-pub const MAX_REMOVE_REVISIONS: usize = 8;
+pub const MAX_REMOVE_REVISIONS: usize = 32;
 /// An image confirmed longer ago than this is confirmed again at the next refresh.
 pub const CONFIRM_AFTER: SignedDuration = SignedDuration::from_hours(24);
 

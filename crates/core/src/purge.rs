@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use larder_api::ImageCacheRevision;
 use larder_api::image_cache::Removal;
 use larder_api::names::{NODE_UID_ANNOTATION, WORK_ANNOTATION};
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, NodeState};
@@ -193,7 +194,10 @@ pub fn decide(input: &PurgeInput<'_>) -> PurgeDecision {
                 since: Some(Time(input.now)),
                 ..next
             };
-            (next.reason, next.ready, next.skipped, next.bytes) = (None, 0, 0, 0);
+            (next.reason, next.ready, next.total, next.skipped, next.bytes) = (None, 0, 0, 0, 0);
+            // From here on nothing proves anything: a Job may remove images whose report nobody waits for.
+            (next.checked_at, next.held) = (None, Vec::new());
+            next.missing.clear();
             next.message.clear();
             next.revision.clone_from(&claim.revision);
         }
@@ -204,6 +208,7 @@ pub fn decide(input: &PurgeInput<'_>) -> PurgeDecision {
         }
         carry_out(input, claim, &entries, next, &mut used, &mut decision);
     }
+    forget(input, &mut decision);
     for job in input
         .jobs
         .iter()
@@ -214,6 +219,42 @@ pub fn decide(input: &PurgeInput<'_>) -> PurgeDecision {
         }
     }
     decision
+}
+
+/// Before a Job is created: no cache of the node goes on to count on a revision that the Job takes images from.
+fn forget(input: &PurgeInput<'_>, decision: &mut PurgeDecision) {
+    let going: BTreeSet<&str> = decision
+        .create
+        .iter()
+        .flat_map(|j| &j.entries)
+        .map(|e| e.reference.as_str())
+        .collect();
+    if going.is_empty() {
+        return;
+    }
+    for claim in input.claims {
+        let known = decision.caches.iter().find(|c| c.uid == claim.uid);
+        let Some(current) = known.or_else(|| input.on_node.iter().find(|c| c.uid == claim.uid)) else {
+            continue;
+        };
+        let mut next = current.clone();
+        next.held.retain(|held| {
+            let wanted = claim.desired == Desired::Present && *held == claim.revision;
+            let revision = input.revisions.get(&(claim.namespace.as_str(), held.as_str()));
+            let loses = |r: &&ImageCacheRevision| {
+                r.spec
+                    .spec
+                    .images
+                    .iter()
+                    .any(|i| going.contains(i.image.as_str()))
+            };
+            wanted || !revision.is_none_or(loses)
+        });
+        if next.held != current.held {
+            decision.caches.retain(|c| c.uid != claim.uid);
+            decision.caches.push(next);
+        }
+    }
 }
 
 /// Entries to remove for a claim; none if there is nothing to do, an empty list if there is nothing left to remove.

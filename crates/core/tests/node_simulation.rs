@@ -312,7 +312,7 @@ impl Node {
                 match fate {
                     Fate::Hangs => break,
                     Fate::NoPlatform => {
-                        status.state = Some(waiting("no match for platform in manifest: not found"))
+                        status.state = Some(waiting("no match for platform in manifest: not found"));
                     }
                     Fate::Fails(left) if *left > 0 => {
                         *left -= 1;
@@ -562,6 +562,73 @@ fn two_hundred_and_fifty_entries_go_in_three_jobs() {
     let told = node.status.clone().unwrap().caches[0].clone();
     assert_eq!((told.state, told.removed), (NodeState::Purged, 250));
     assert!(node.store.is_empty());
+}
+
+#[test]
+fn five_hundred_images_arrive_and_five_hundred_failures_do_not_hammer() {
+    let mut node = Node::new();
+    let all = images("a.io", 500);
+    node.revision("r", &all);
+    node.claim("c", "r", Removal::Retain);
+    node.run(250);
+    assert_eq!(node.state("c"), (NodeState::Ready, 500, 500));
+
+    let mut node = Node::new();
+    node.revision("r", &all);
+    node.fates
+        .extend(all.iter().map(|i| (i.clone(), Fate::Fails(1_000_000))));
+    node.claim("c", "r", Removal::Retain);
+    let mut pods = 0;
+    for _ in 0..600 {
+        node.now += SignedDuration::from_secs(1);
+        node.kubelet();
+        pods += node.apply(false).pull.len();
+    }
+    // 16 pods a round, and a round each minute, then each two minutes, …
+    assert!(pods < 150, "{pods} pods in ten minutes");
+    assert_eq!(node.state("c").0, NodeState::Failed);
+}
+
+#[test]
+fn a_purge_that_is_called_off_leaves_nothing_said_to_be_held() {
+    let mut node = Node::new();
+    let all = images("a.io", 3);
+    node.revision("r", &all);
+    node.claim("c", "r", Removal::Purge);
+    node.run(20);
+    node.claims[0].desired = Desired::Absent;
+    node.apply(false);
+    assert_eq!(node.purges.len(), 1);
+    // The Job has removed everything, nobody has read its report, and the cache wants its images back.
+    node.kubelet();
+    assert!(node.store.is_empty());
+    node.claims[0].desired = Desired::Present;
+    node.claims[0].assigned_at = Time(node.now);
+    node.run(20);
+    assert_eq!(node.state("c"), (NodeState::Ready, 3, 3));
+    assert_eq!(node.store.len(), 3, "Ready is true");
+}
+
+#[test]
+fn a_revision_that_lost_images_to_a_purge_is_not_counted_on_later() {
+    let mut node = Node::new();
+    let all = images("a.io", 2);
+    node.revision("a", &all);
+    node.revision("b", &all[..1]);
+    node.claim("keeper", "a", Removal::Retain);
+    node.claim("leaver", "a", Removal::Purge);
+    node.run(20);
+    node.claims[0].revision = "b".into();
+    node.claims[0].assigned_at = Time(node.now);
+    node.run(5);
+    node.claims[1].desired = Desired::Absent;
+    node.run(10);
+    assert_eq!(node.removed, all[1..]);
+    node.claims[0].revision = "a".into();
+    node.claims[0].assigned_at = Time(node.now);
+    node.run(20);
+    assert_eq!(node.state("keeper"), (NodeState::Ready, 2, 2));
+    assert!(node.store.contains(&all[1]), "Ready is true");
 }
 
 fn fate() -> impl Strategy<Value = Fate> {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use larder_api::image_cache::{ImageEntry, Removal};
-use larder_api::image_cache_status::{ImageCacheStatus, PurgeStatus};
+use larder_api::image_cache_status::{ImageCacheStatus, PurgeStatus, RefreshStatus};
 use larder_api::names::CLEANUP_FINALIZER;
 use larder_api::node_image_cache::{CacheOnNode, Desired, NodeImageCacheStatus, NodeState, PullerStatus};
 use larder_api::revision::{ImageCacheRevisionSpec, RevisionBody, RevisionImage};
@@ -251,9 +251,8 @@ impl Cluster {
                 claim.desired == Desired::Present
                     && claim.revision == newest
                     && state.is_some_and(|s| {
-                        !s.held.is_empty()
-                            && !(s.revision == newest
-                                && matches!(s.state, NodeState::Ready | NodeState::Failed))
+                        let settled = matches!(s.state, NodeState::Ready | NodeState::Failed);
+                        !s.held.is_empty() && (s.revision != newest || !settled)
                     })
                     && self.now < claim.assigned_at.0 + SignedDuration::from_hours(2)
             })
@@ -510,6 +509,63 @@ fn the_first_fill_takes_no_slot_and_the_second_revision_goes_one_by_one() {
     // A node that hangs frees it after timeouts.overall, one that cannot be reached at once.
     cluster.now += SignedDuration::from_hours(2);
     assert_eq!(cluster.step().actions.len(), 1);
+}
+
+#[test]
+fn a_refresh_that_confirms_goes_by_slots_too() {
+    let mut cluster = Cluster::new(3);
+    cluster.cache("a", Removal::Retain, 1);
+    cluster.revise("a", "one");
+    cluster.revisions[0].spec.spec.images[0].digest = None;
+    cluster.settle();
+    cluster.now += SignedDuration::from_mins(1);
+    let refresh = RefreshStatus {
+        requested_at: Some(Time(cluster.now)),
+        ..RefreshStatus::default()
+    };
+    cluster.caches[0].status = Some(ImageCacheStatus {
+        last_refresh: Some(refresh),
+        ..ImageCacheStatus::default()
+    });
+    for node in ["node-0", "node-1", "node-2"] {
+        cluster.now += SignedDuration::from_secs(1);
+        let made = cluster.step();
+        assert_eq!((made.actions.len(), made.slots_in_use), (1, 1));
+        assert!(cluster.step().actions.is_empty(), "the slot is taken");
+        cluster.work(node, true);
+    }
+    assert!(cluster.step().actions.is_empty());
+    assert!(
+        cluster
+            .objects
+            .values()
+            .all(|o| o.spec.caches[0].verify_after.is_some())
+    );
+}
+
+#[test]
+fn a_removal_that_is_called_off_is_taken_up_again() {
+    let mut cluster = Cluster::new(1);
+    cluster.cache("b", Removal::Purge, 1);
+    cluster.revise("b", "one");
+    cluster.settle();
+    let purge = PurgeStatus {
+        in_force: true,
+        ..PurgeStatus::default()
+    };
+    cluster.caches[0].status = Some(ImageCacheStatus {
+        last_purge: Some(purge),
+        ..ImageCacheStatus::default()
+    });
+    cluster.step();
+    cluster.caches[0].status = None;
+    cluster.revise("b", "two");
+    cluster.step();
+    let claim = &cluster.objects["node-0"].spec.caches[0];
+    assert_eq!(
+        (claim.revision.as_str(), claim.remove_revisions.as_slice()),
+        ("b-2", &["b-1".to_owned()][..])
+    );
 }
 
 #[test]

@@ -109,13 +109,13 @@ pub(super) fn plan_cache<'n>(
             (Intent::Purge(removal), _) => {
                 place.absent(snapshot, removal, place.eligibility == Eligibility::NotMatching)
             }
+            (Intent::Rest, _) => place.claim.cloned(),
             (_, Eligibility::NotMatching) if cache.spec.removal == Removal::Retain => None,
             (_, Eligibility::NotMatching) => place.absent(snapshot, cache.spec.removal, true),
-            (Intent::Rest, _) => place.claim.cloned(),
             (Intent::Hold, Eligibility::Workable) => match newest {
                 None => place.claim.cloned(),
                 Some(newest) => {
-                    let takes_slot = place.takes_slot(newest_name);
+                    let takes_slot = place.takes_slot(cache, Some(newest));
                     if takes_slot && in_use >= limit {
                         place.claim.map(|c| place.upkeep(snapshot, cache, None, c))
                     } else {

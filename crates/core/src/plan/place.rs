@@ -27,17 +27,29 @@ impl Place<'_> {
         }
         // A node that holds nothing is being filled for the first time: that takes no slot.
         let on_node = self.on_node.filter(|s| !s.held.is_empty())?;
+        let confirmed = claim.verify_after <= on_node.checked_at;
         let settled = on_node.revision == claim.revision
-            && matches!(on_node.state, NodeState::Ready | NodeState::Failed);
-        (!settled).then(|| saturating(claim.assigned_at.0, overall))
+            && (on_node.state == NodeState::Failed || (on_node.state == NodeState::Ready && confirmed));
+        let begun = claim
+            .verify_after
+            .as_ref()
+            .map_or(claim.assigned_at.0, |v| v.0.max(claim.assigned_at.0));
+        (!settled).then(|| saturating(begun, overall))
     }
 
-    /// Whether assigning the newest revision now would take a slot.
-    pub(super) fn takes_slot(&self, newest: Option<&str>) -> bool {
-        let moves = self
-            .claim
-            .is_some_and(|c| c.desired == Desired::Present && Some(c.revision.as_str()) != newest);
-        moves && self.on_node.is_some_and(|s| !s.held.is_empty())
+    /// Whether assigning the newest revision now, or asking for its confirmation, would take a slot.
+    pub(super) fn takes_slot(&self, cache: &ImageCache, newest: Option<&ImageCacheRevision>) -> bool {
+        let Some(claim) = self.claim.filter(|c| c.desired == Desired::Present) else {
+            return false;
+        };
+        let Some(newest) = newest.filter(|_| self.on_node.is_some_and(|s| !s.held.is_empty())) else {
+            return false;
+        };
+        let moves = newest.metadata.name.as_deref() != Some(claim.revision.as_str());
+        moves
+            || self
+                .verify_after(cache, newest)
+                .is_some_and(|after| claim.verify_after.as_ref() < Some(&after))
     }
 
     pub(super) fn present(
@@ -64,18 +76,43 @@ impl Place<'_> {
                 next
             }
             other => CacheClaim {
+                remove_revisions: self.unfinished(snapshot, cache, &name),
                 namespace: cache.metadata.namespace.clone().unwrap_or_default(),
                 name: cache.metadata.name.clone().unwrap_or_default(),
                 uid: cache.metadata.uid.clone().unwrap_or_default(),
                 revision: name,
                 desired: Desired::Present,
-                remove_revisions: Vec::new(),
                 claimed_at: other.map_or(Time(snapshot.now), |c| c.claimed_at.clone()),
                 assigned_at: Time(snapshot.now),
                 removal: cache.spec.removal,
                 verify_after: None,
             },
         }
+    }
+
+    /// What a removal that is called off leaves to be removed: older revisions, where images that leave are to go.
+    fn unfinished(&self, snapshot: &Snapshot<'_>, cache: &ImageCache, newest: &str) -> Vec<String> {
+        let purged = self.on_node.is_some_and(|s| s.state == NodeState::Purged);
+        let Some(claim) = self
+            .claim
+            .filter(|_| cache.spec.removal != Removal::Retain && !purged)
+        else {
+            return Vec::new();
+        };
+        let done = self
+            .on_node
+            .map(|s| s.removed_revisions.as_slice())
+            .unwrap_or_default();
+        let readable = |r: &&String| {
+            let exists = snapshot
+                .revisions
+                .contains_key(&(claim.namespace.as_str(), r.as_str()));
+            exists && *r != newest && !done.contains(r)
+        };
+        let all = claim.remove_revisions.iter().chain([&claim.revision]);
+        let mut left: Vec<String> = all.filter(readable).cloned().collect();
+        left.truncate(MAX_REMOVE_REVISIONS);
+        left
     }
 
     /// A claim that stays on its revision: finished and unreadable removals leave, a refresh may ask for confirmation.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::ImageCache;
 use larder_api::names::Reason;
@@ -17,7 +17,9 @@ use super::job::{JobKey, JobView};
 use super::known::{ImageKey, key, known};
 use super::outcome::outcome;
 use super::read::read_job;
+use crate::backoff;
 use crate::facts::NodeFacts;
+use crate::plan::saturating;
 
 /// The part of the decision that is about one claim.
 pub(super) struct ClaimDecision {
@@ -41,6 +43,8 @@ pub(super) struct Scope<'a> {
     pub(super) by_name: BTreeMap<&'a str, &'a RevisionImage>,
     /// What was last written of this cache.
     pub(super) previous: Option<&'a CacheOnNode>,
+    /// When images whose failures did not fit into the list may be tried again.
+    pub(super) overflow_until: Option<Timestamp>,
     /// A refresh asked for images to be confirmed that were last confirmed before it.
     pub(super) verifying: bool,
 }
@@ -92,7 +96,7 @@ pub(super) fn decide_claim(
         .filter(|i| i.cache == cache_key)
         .collect();
     let (Some(revision), Some(cache)) = (claimed.revision, claimed.cache) else {
-        return missing(input.now, claim, previous, &listed, jobs);
+        return idle(input.now, claimed, previous, &listed, jobs);
     };
     let images = revision.spec.spec.images.as_slice();
     let after = claim.verify_after.as_ref();
@@ -105,11 +109,11 @@ pub(super) fn decide_claim(
         images,
         by_name: images.iter().map(|i| (i.image.as_str(), i)).collect(),
         previous,
+        overflow_until: overflow_until(input, cache, &listed),
         verifying: after.is_some_and(|after| checked.is_some_and(|c| c.0 < after.0)),
     };
-    let omitted = input.previous.is_some_and(|p| p.images_omitted > 0);
     let mut work = Work {
-        ready: known(input.node, claim, previous, &listed, omitted, input.revisions),
+        ready: known(input.node, claim, previous, &listed, input.revisions),
         failed: BTreeMap::new(),
         active: BTreeSet::new(),
         pods: 0,
@@ -129,6 +133,18 @@ pub(super) fn decide_claim(
     outcome(&scope, work, create)
 }
 
+/// The list of failures is cut, failed ones last. Where not even those fit, the rest waits as long as the latest of them.
+fn overflow_until(input: &PullInput<'_>, cache: &ImageCache, listed: &[&ImageOnNode]) -> Option<Timestamp> {
+    let cut = input.previous.is_some_and(|p| p.images_omitted > 0);
+    if !cut || listed.is_empty() || listed.iter().any(|i| i.state == ImageState::Waiting) {
+        return None;
+    }
+    let latest = listed.iter().max_by_key(|i| i.since.as_ref().map(|t| t.0))?;
+    let delay = backoff::delay(&cache.spec.retry, latest.reason, latest.attempts.max(1), 0);
+    let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
+    Some(saturating(latest.since.as_ref()?.0, delay))
+}
+
 /// A failure is remembered for as long as the very same image is wanted.
 fn remember<'a>(scope: &Scope<'a>, listed: &[&ImageOnNode], work: &mut Work<'a>) {
     for old in listed {
@@ -142,24 +158,28 @@ fn remember<'a>(scope: &Scope<'a>, listed: &[&ImageOnNode], work: &mut Work<'a>)
     }
 }
 
-/// Nothing can be decided: what the node holds is left alone, Jobs are ended, the state says why.
-fn missing(
+/// Nothing can be decided, for the cache is gone and its claim will follow, or the revision cannot be read: what the
+/// node holds is left alone, Jobs are ended.
+fn idle(
     now: Timestamp,
-    claim: &CacheClaim,
+    claimed: &ClaimInput<'_>,
     previous: Option<&CacheOnNode>,
     listed: &[&ImageOnNode],
     jobs: &[&JobView],
 ) -> ClaimDecision {
+    let claim = claimed.claim;
     let mut on_node = previous.cloned().unwrap_or_default();
     on_node.namespace.clone_from(&claim.namespace);
     on_node.name.clone_from(&claim.name);
     on_node.uid.clone_from(&claim.uid);
-    if on_node.reason != Some(Reason::RevisionMissing) {
-        on_node.since = Some(Time(now));
+    if claimed.revision.is_none() && claimed.cache.is_some() {
+        if on_node.reason != Some(Reason::RevisionMissing) {
+            on_node.since = Some(Time(now));
+        }
+        on_node.state = NodeState::Failed;
+        on_node.reason = Some(Reason::RevisionMissing);
+        on_node.message = format!("revision {} cannot be read", claim.revision);
     }
-    on_node.state = NodeState::Failed;
-    on_node.reason = Some(Reason::RevisionMissing);
-    on_node.message = format!("revision {} cannot be read", claim.revision);
     ClaimDecision {
         on_node,
         images: listed.iter().map(|i| (*i).clone()).collect(),

@@ -33,6 +33,13 @@ pub(super) fn create(scope: &Scope<'_>, work: &mut Work<'_>) -> Vec<PullJob> {
             continue;
         }
         let failed = work.failed.get(image.image.as_str());
+        if let (None, Some(until)) = (
+            failed,
+            scope.overflow_until.filter(|until| scope.input.now < *until),
+        ) {
+            work.wake_at = earliest(work.wake_at, until);
+            continue;
+        }
         if let Some(failed) = failed {
             if failed.state == ImageState::Skipped {
                 continue;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use larder_api::ImageCacheRevision;
-use larder_api::node_image_cache::{CacheClaim, CacheOnNode, ImageOnNode};
+use larder_api::node_image_cache::{CacheClaim, CacheOnNode, ImageOnNode, NodeState};
 use larder_api::revision::{PlatformManifest, RevisionImage};
 
+use super::bits::is_missing;
 use crate::facts::NodeFacts;
 use crate::plan::{CONFIRM_AFTER, Revisions, saturating};
 
@@ -17,19 +18,40 @@ pub(super) fn key(image: &RevisionImage) -> ImageKey {
 }
 
 /// Images that the last written status proves: those of revisions held whole, and of the revision in work those that
-/// are not listed as missing. A status whose list was cut proves nothing about that revision.
+/// are not marked as missing. While a refresh has images confirmed, only what was confirmed since counts.
 pub(super) fn known(
     node: Option<&NodeFacts>,
     claim: &CacheClaim,
     previous: Option<&CacheOnNode>,
     not_ready: &[&ImageOnNode],
-    omitted: bool,
     revisions: &Revisions<'_>,
 ) -> BTreeSet<ImageKey> {
     let Some(previous) = previous.filter(|p| p.uid == claim.uid) else {
         return BTreeSet::new();
     };
     let find = |name: &str| revisions.get(&(claim.namespace.as_str(), name)).copied();
+    let in_work = find(&previous.revision)
+        .filter(|_| previous.total + previous.skipped > 0)
+        .into_iter()
+        .flat_map(|r| {
+            images(r)
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| !is_missing(&previous.missing, *i))
+                .map(|(_, image)| key(image))
+        });
+    let checked = previous.checked_at.as_ref().map(|t| t.0);
+    let after = claim.verify_after.as_ref().map(|t| t.0);
+    if let (Some(checked), Some(after)) = (checked, after)
+        && checked < after
+    {
+        if previous.state != NodeState::Ready {
+            return in_work.collect();
+        }
+        // Confirmation begins: a reference without a digest counts for nothing, any other for a day.
+        let recent = checked >= saturating(after, -CONFIRM_AFTER);
+        return in_work.filter(|(_, digest)| recent && digest.is_some()).collect();
+    }
     // A revision is held whole without the images that the node's platform has to do without.
     let offered = |i: &&RevisionImage| {
         let here =
@@ -39,26 +61,7 @@ pub(super) fn known(
     let held = previous.held.iter().filter_map(|r| find(r)).flat_map(images);
     let mut keys: BTreeSet<ImageKey> = held.filter(offered).map(key).collect();
     keys.retain(|(image, digest)| !not_ready.iter().any(|i| i.image == *image && i.digest == *digest));
-    if previous.total > 0
-        && !omitted
-        && let Some(revision) = find(&previous.revision)
-    {
-        let missing: BTreeSet<&str> = not_ready.iter().map(|i| i.image.as_str()).collect();
-        keys.extend(
-            images(revision)
-                .iter()
-                .filter(|i| !missing.contains(i.image.as_str()))
-                .map(key),
-        );
-    }
-    if let Some(after) = &claim.verify_after {
-        let checked = previous.checked_at.as_ref().map(|t| t.0);
-        if checked.is_some_and(|c| c < saturating(after.0, -CONFIRM_AFTER)) {
-            keys.clear();
-        } else if checked.is_some_and(|c| c < after.0) {
-            keys.retain(|(_, digest)| digest.is_some());
-        }
-    }
+    keys.extend(in_work);
     keys
 }
 

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheOnNode, ImageOnNode, ImageState, NodeState};
 
+use super::bits;
 use super::claim::{ClaimDecision, Scope, Work, bytes};
 use super::decide::PullJob;
 use super::known::key;
@@ -27,7 +28,8 @@ struct Counts {
 pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -> ClaimDecision {
     let (images, counts) = list(scope, &work);
     let whole = counts.failed == 0 && counts.outstanding == 0;
-    let (state, reason, message) = state(scope, &work, &counts);
+    let resting = work.pods == 0 && create.is_empty();
+    let (state, reason, message) = state(scope, &work, &counts, resting);
     let claim = scope.claim;
     let same_revision = scope.previous.is_some_and(|p| p.revision == claim.revision);
     let since = scope
@@ -42,15 +44,16 @@ pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -
         .collect();
     // Results of earlier removals stay as they are.
     let mut on_node = scope.previous.cloned().unwrap_or_default();
-    on_node.held = held(scope, whole);
+    on_node.held = held(scope, whole, counts.failed);
     on_node.checked_at = checked_at(scope, whole, same_revision);
     on_node
         .removed_revisions
         .retain(|r| claim.remove_revisions.contains(r));
     on_node.reported = work
         .reported
-        .into_iter()
+        .iter()
         .filter(|r| undigested.contains(r.image.as_str()))
+        .cloned()
         .collect();
     ClaimDecision {
         on_node: CacheOnNode {
@@ -65,6 +68,13 @@ pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -
             ready: counts.ready,
             total: scope.images.len() as i32 - counts.skipped,
             skipped: counts.skipped,
+            missing: bits::encode(
+                &scope
+                    .images
+                    .iter()
+                    .map(|i| !work.ready.contains(&key(i)))
+                    .collect::<Vec<_>>(),
+            ),
             bytes: counts.bytes,
             ..on_node
         },
@@ -103,7 +113,12 @@ fn list(scope: &Scope<'_>, work: &Work<'_>) -> (Vec<ImageOnNode>, Counts) {
 }
 
 /// The state, with a reason and words where one thing is the matter with the whole cache.
-fn state(scope: &Scope<'_>, work: &Work<'_>, counts: &Counts) -> (NodeState, Option<Reason>, String) {
+fn state(
+    scope: &Scope<'_>,
+    work: &Work<'_>,
+    counts: &Counts,
+    resting: bool,
+) -> (NodeState, Option<Reason>, String) {
     if counts.failed == 0 && counts.outstanding == 0 {
         return (NodeState::Ready, None, String::new());
     }
@@ -122,7 +137,8 @@ fn state(scope: &Scope<'_>, work: &Work<'_>, counts: &Counts) -> (NodeState, Opt
         };
         return (state, reason, message);
     }
-    if counts.failed > 0 && counts.outstanding == 0 {
+    // Where even the list of failures is cut, what is not on it waits like the rest.
+    if counts.failed > 0 && (counts.outstanding == 0 || resting) {
         let noun = if counts.failed == 1 { "image" } else { "images" };
         return (
             NodeState::Failed,
@@ -136,11 +152,11 @@ fn state(scope: &Scope<'_>, work: &Work<'_>, counts: &Counts) -> (NodeState, Opt
     (NodeState::Pulling, None, String::new())
 }
 
-/// When everything was last confirmed. While that is being done anew, nothing is.
+/// When everything was last confirmed. That is kept while it is being done anew.
 fn checked_at(scope: &Scope<'_>, whole: bool, same_revision: bool) -> Option<Time> {
     let before = scope.previous.and_then(|p| p.checked_at.clone());
     if !whole {
-        return before.filter(|_| same_revision && !scope.verifying);
+        return before.filter(|_| same_revision);
     }
     let stays = scope.previous.is_some_and(|p| {
         if same_revision {
@@ -154,14 +170,15 @@ fn checked_at(scope: &Scope<'_>, whole: bool, same_revision: bool) -> Option<Tim
 }
 
 /// Revisions held whole, the present one first.
-fn held(scope: &Scope<'_>, whole: bool) -> Vec<String> {
+fn held(scope: &Scope<'_>, whole: bool, failed: i32) -> Vec<String> {
     let mut held = scope.previous.map(|p| p.held.clone()).unwrap_or_default();
     if whole {
         held.retain(|r| *r != scope.claim.revision);
         held.insert(0, scope.claim.revision.clone());
         held.truncate(MAX_HELD);
-    } else if scope.verifying {
-        held.clear();
+    } else if scope.verifying && failed > 0 {
+        // Confirmation failed: nobody knows whether it is still there.
+        held.retain(|r| *r != scope.claim.revision);
     }
     held
 }
