@@ -19,6 +19,9 @@ pub use schedule::{MAX_BACKOFF, MIN_BACKOFF};
 /// Work that is under way when the operator is told to stop may go on for this long.
 pub const GRACE: Duration = Duration::from_secs(10);
 
+/// Work that takes longer hangs: it is given up and repeated.
+pub const AT_MOST: Duration = Duration::from_mins(2);
+
 /// A queue of keys. Clones are the same queue.
 #[derive(Debug)]
 pub struct Queue<K> {
@@ -134,15 +137,25 @@ impl<K: Ord + Clone + Debug + Send + Sync + 'static> Queue<K> {
     ) {
         let name = self.inner.name;
         let started = Instant::now();
-        let result = work.await;
+        let result = tokio::time::timeout(AT_MOST, work).await;
         let now = Instant::now();
         metrics
             .reconcile_duration
             .with_label_values(&[name])
             .observe((now - started).as_secs_f64());
         let outcome = match result {
-            Ok(again) => Outcome::Done { again },
-            Err(error) => {
+            Ok(Ok(again)) => Outcome::Done { again },
+            Err(_) => {
+                metrics.reconcile_errors.with_label_values(&[name]).inc();
+                tracing::warn!(
+                    queue = name,
+                    ?key,
+                    "was given up after {} s, will be repeated",
+                    AT_MOST.as_secs()
+                );
+                Outcome::Failed
+            }
+            Ok(Err(error)) => {
                 metrics.reconcile_errors.with_label_values(&[name]).inc();
                 let before = self.schedule().failures(&key);
                 // A conflict now and then is how things are; what fails twice in a row is news.
@@ -281,6 +294,32 @@ mod tests {
         run.await.unwrap();
         assert_eq!(*runs.lock().unwrap(), [0, 200, 600, 5600]);
         assert_eq!(f.metrics.reconcile_errors.with_label_values(&["test"]).get(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_hangs_is_given_up_and_repeated() {
+        let f = fixture();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&begun);
+        f.queue.mark("a");
+        let run = tokio::spawn(f.queue.clone().run(
+            1,
+            Arc::clone(&f.metrics),
+            f.stop.subscribe(),
+            move |_| {
+                let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+                async move {
+                    if first {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, Infallible>(None)
+                }
+            },
+        ));
+        tokio::time::sleep(AT_MOST + Duration::from_secs(1)).await;
+        f.stop.send_replace(true);
+        run.await.unwrap();
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test(start_paused = true)]
