@@ -13,7 +13,7 @@ use prometheus::{
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Nodes by state, as the statuses of all caches count them: `ready` and `updated` overlap the others.
+    /// Nodes by state, as the statuses of all caches count them: `Ready` and `Updated` overlap the others.
     pub nodes: IntGaugeVec,
     /// Rollout slots in use.
     pub slots: IntGauge,
@@ -127,13 +127,13 @@ impl Metrics {
             .collect();
         let sum = |of: fn(&NodeCounts) -> i32| -> i64 { counts.iter().map(|n| i64::from(of(n))).sum() };
         let states = [
-            ("selected", sum(|n| n.selected)),
-            ("ready", sum(|n| n.ready)),
-            ("updated", sum(|n| n.updated)),
-            ("progressing", sum(|n| n.progressing)),
-            ("failed", sum(|n| n.failed)),
-            ("waiting", sum(|n| n.waiting)),
-            ("unreachable", sum(|n| n.unreachable)),
+            ("Selected", sum(|n| n.selected)),
+            ("Ready", sum(|n| n.ready)),
+            ("Updated", sum(|n| n.updated)),
+            ("Progressing", sum(|n| n.progressing)),
+            ("Failed", sum(|n| n.failed)),
+            ("Waiting", sum(|n| n.waiting)),
+            ("Unreachable", sum(|n| n.unreachable)),
         ];
         for (state, n) in states {
             self.nodes.with_label_values(&[state]).set(n);
@@ -201,7 +201,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("larder_nodes{state=\"ready\"} 4") && text.contains("larder_imagecaches 2"),
+            text.contains("larder_nodes{state=\"Ready\"} 4") && text.contains("larder_imagecaches 2"),
             "{text}"
         );
         assert!(text.contains("larder_build_info{version="), "{text}");

@@ -40,6 +40,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the object had changed since the plan was made.
+    pub(super) fn is_conflict(&self) -> bool {
+        match self {
+            Self::Create { source, .. } | Self::Update { source, .. } | Self::Delete { source, .. } => {
+                is_conflict(source)
+            }
+        }
+    }
+}
+
 /// Does one thing, and tells the world.
 pub(super) async fn apply(ctx: &Context, action: NodeAction) -> Result<(), Error> {
     match action {

@@ -33,15 +33,17 @@ pub async fn reconcile(ctx: Arc<Context>) -> Result<Option<Duration>, Error> {
         .buffer_unordered(AT_A_TIME)
         .collect()
         .await;
-    let mut failed = None;
-    for error in results.into_iter().filter_map(Result::err) {
-        if let Some(before) = failed.replace(error) {
-            tracing::debug!(error = %Chain(&before), "a node object was not written");
+    let failed: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+    for error in &failed {
+        // Somebody was quicker, as the garbage collector is when a node goes: the next plan sees it.
+        if error.is_conflict() {
+            tracing::debug!(error = %Chain(error), "a node object had changed");
+        } else {
+            tracing::warn!(error = %Chain(error), "a node object was not written");
         }
     }
-    if let Some(error) = failed {
-        // Conflicts and the like heal with the next look; the queue's own delays would grow to half a minute.
-        tracing::warn!(error = %Chain(&error), "some node objects were not written and are planned again");
+    if !failed.is_empty() {
+        // Soon: the queue's own delays would grow to half a minute for the sake of one node.
         return Ok(Some(RETRY));
     }
     Ok(plan
