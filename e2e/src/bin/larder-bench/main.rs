@@ -10,6 +10,7 @@ mod images;
 mod machine;
 mod measure;
 mod memory;
+mod pulled;
 mod report;
 mod result;
 mod timeline;
@@ -97,15 +98,14 @@ fn act(command: Do) -> anyhow::Result<()> {
             }
             let setting = Setting::here(puller, command);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let found = runtime.block_on(async {
+            let (found, ended) = runtime.block_on(async {
                 let bench = Bench::prepare(cluster).await?;
-                let found = measure::all(&bench, &setting, usize::from(runs), &only).await;
-                bench.finish().await?;
-                found
+                let (found, ended) = measure::all(&bench, &setting, usize::from(runs), &only).await;
+                anyhow::Ok((found, ended.and(bench.finish().await)))
             })?;
             let file = write_results(&results, &setting, found)?;
             eprintln!("results are in {}", file.display());
-            Ok(())
+            ended
         }
         Do::Report { results, page } => {
             let text = report::page(&result::newest(&results)?);

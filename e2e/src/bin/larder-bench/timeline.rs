@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use larder_e2e::cluster::audit::AuditEvent;
 use tokio::task::JoinHandle;
 
 use crate::bench::{Bench, PATIENCE};
+use crate::pulled::is_pull;
 use crate::watch::Watch;
 
 /// Further figures of a run: seconds since apply, by step.
@@ -27,23 +28,40 @@ struct Told {
     done: (usize, usize),
 }
 
-/// Notes what pods tell while something is measured.
+/// Notes what pods and kubelets tell while something is measured.
 pub struct PodNotes {
-    notes: Arc<Mutex<Vec<Told>>>,
+    notes: Arc<Mutex<Notes>>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    pods: Vec<Told>,
+    /// When the first image was there.
+    pulled: Option<Instant>,
+}
+
+enum News {
+    Pod(Box<Pod>),
+    Event(Box<Event>),
 }
 
 impl PodNotes {
     /// Begins to listen.
     pub async fn begin(bench: &Bench) -> anyhow::Result<Self> {
-        let notes = Arc::new(Mutex::new(Vec::new()));
-        let mut watch = Watch::begin(&bench.api::<Pod>(), "", |pod: Pod| pod).await?;
+        let notes = Arc::new(Mutex::new(Notes::default()));
+        let pods = Watch::begin(&bench.api(), "", |pod| News::Pod(Box::new(pod))).await?;
+        let events = Watch::begin(&bench.api(), "", |event| News::Event(Box::new(event))).await?;
+        let mut watch = pods.and(events);
         let kept = Arc::clone(&notes);
         let task = tokio::spawn(async move {
-            let note = |at, pod: Pod| {
-                kept.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(told(at, &pod));
+            let note = |at, news| {
+                let mut notes = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                match news {
+                    News::Pod(pod) => notes.pods.push(told(at, &pod)),
+                    News::Event(event) if is_pull(&event, None) => notes.pulled = notes.pulled.or(Some(at)),
+                    News::Event(_) => {}
+                }
                 Err::<(), _>(String::new())
             };
             // It ends when it is told to, or when there is nothing more to be heard.
@@ -77,11 +95,12 @@ fn told(at: Instant, pod: &Pod) -> Told {
     }
 }
 
-fn steps_of_pods(notes: &[Told], since: Instant) -> Steps {
-    let first = |wanted: fn(&Told) -> bool| notes.iter().find(|told| wanted(told)).map(|told| told.at);
+fn steps_of_pods(notes: &Notes, since: Instant) -> Steps {
+    let first = |wanted: fn(&Told) -> bool| notes.pods.iter().find(|told| wanted(told)).map(|told| told.at);
     // When each pod first told that all of its containers have ended.
     let mut whole: BTreeMap<&str, Instant> = BTreeMap::new();
     for told in notes
+        .pods
         .iter()
         .filter(|told| told.done.0 > 0 && told.done.0 == told.done.1)
     {
@@ -90,6 +109,7 @@ fn steps_of_pods(notes: &[Told], since: Instant) -> Steps {
     let steps = [
         ("at_first_pod_scheduled_s", first(|told| told.scheduled)),
         ("at_first_noop_installed_s", first(|told| told.installed)),
+        ("at_first_image_pulled_s", notes.pulled),
         ("at_first_container_done_s", first(|told| told.done.0 > 0)),
         ("at_first_pod_done_s", whole.values().min().copied()),
         ("at_last_pod_done_s", whole.values().max().copied()),
@@ -206,7 +226,7 @@ mod tests {
             installed,
             done: (ended, 2),
         };
-        let notes = [
+        let pods = vec![
             note("a", 100, false, false, 0),
             note("a", 200, true, false, 0),
             note("a", 300, true, true, 1),
@@ -214,6 +234,10 @@ mod tests {
             note("b", 500, true, true, 2),
             note("a", 900, true, true, 2),
         ];
+        let mut notes = Notes {
+            pods,
+            pulled: Some(since + Duration::from_millis(250)),
+        };
         let steps = steps_of_pods(&notes, since);
         let at = |name: &str| (steps[name] * 1000.0).round();
         assert_eq!(
@@ -224,7 +248,12 @@ mod tests {
             (at("at_first_container_done_s"), at("at_first_pod_done_s")),
             (300.0, 400.0)
         );
-        assert_eq!(at("at_last_pod_done_s"), 500.0);
-        assert!(steps_of_pods(&notes[..1], since).is_empty());
+        assert_eq!(
+            (at("at_last_pod_done_s"), at("at_first_image_pulled_s")),
+            (500.0, 250.0)
+        );
+        notes.pods.truncate(1);
+        notes.pulled = None;
+        assert!(steps_of_pods(&notes, since).is_empty());
     }
 }

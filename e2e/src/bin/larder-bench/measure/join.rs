@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::Api;
 use larder_api::ImageCache;
 use larder_api::names::{NODE_ANNOTATION, PURPOSE_LABEL, PURPOSE_PULL};
@@ -10,6 +10,7 @@ use larder_e2e::cluster::NodeOptions;
 use larder_e2e::progress::Progress;
 
 use crate::bench::{Bench, PATIENCE, QUIET, ready, until};
+use crate::pulled::is_pull;
 use crate::result::Sample;
 use crate::watch::Watch;
 
@@ -41,6 +42,7 @@ pub async fn run(bench: &Bench, runs: usize) -> anyhow::Result<Vec<Sample>> {
 enum Seen {
     Node(Box<Node>),
     Pod(Box<Pod>),
+    Event(Box<Event>),
     Cache(Box<ImageCache>),
 }
 
@@ -60,6 +62,7 @@ async fn join(bench: &Bench) -> anyhow::Result<Sample> {
     let mut watch = Watch::begin(&nodes, "", |node| Seen::Node(Box::new(node)))
         .await?
         .and(Watch::begin(&bench.api(), &pulls, |pod| Seen::Pod(Box::new(pod))).await?)
+        .and(Watch::begin(&bench.api(), "", |event| Seen::Event(Box::new(event))).await?)
         .and(Watch::begin(&bench.api(), "", |cache| Seen::Cache(Box::new(cache))).await?);
 
     let options = NodeOptions {
@@ -70,12 +73,8 @@ async fn join(bench: &Bench) -> anyhow::Result<Sample> {
     let looking = watch.until(PATIENCE, |at, seen| {
         match seen {
             Seen::Node(node) if is_ready(&node) => moments.ready = moments.ready.or(Some(at)),
-            Seen::Pod(pod) if works_for_it(&pod) => {
-                moments.pod = moments.pod.or(Some(at));
-                if holds_one(&pod) {
-                    moments.image = moments.image.or(Some(at));
-                }
-            }
+            Seen::Pod(pod) if works_for_it(&pod) => moments.pod = moments.pod.or(Some(at)),
+            Seen::Event(event) if is_pull(&event, Some(NODE)) => moments.image = moments.image.or(Some(at)),
             Seen::Cache(cache) if ready(&cache, bench.nodes + 1).is_ok() => moments.filled = Some(at),
             _ => {}
         }
@@ -123,18 +122,6 @@ fn works_for_it(pod: &Pod) -> bool {
         .is_some_and(|node| node == NODE)
 }
 
-/// Whether the kubelet has told the identity of an image: it does once the image is there.
-fn holds_one(pod: &Pod) -> bool {
-    let containers = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.container_statuses.as_ref());
-    containers
-        .into_iter()
-        .flatten()
-        .any(|container| !container.image_id.is_empty())
-}
-
 /// The benchmark's own lines are enough.
 struct Silent;
 
@@ -156,16 +143,9 @@ mod tests {
         };
         assert!(is_ready(&node(NODE, "True")));
         assert!(!is_ready(&node(NODE, "False")) && !is_ready(&node("node-1", "True")));
-        let pod = |node: &str, image: &str| -> Pod {
-            let status =
-                json!({"name": "i0", "image": "x", "imageID": image, "ready": false, "restartCount": 0});
-            from_value(json!({
-                "metadata": {"annotations": {NODE_ANNOTATION: node}},
-                "status": {"containerStatuses": [status]},
-            }))
-            .unwrap()
+        let pod = |node: &str| -> Pod {
+            from_value(json!({"metadata": {"annotations": {NODE_ANNOTATION: node}}})).unwrap()
         };
-        assert!(works_for_it(&pod(NODE, "")) && !works_for_it(&pod("node-1", "")));
-        assert!(!holds_one(&pod(NODE, "")) && holds_one(&pod(NODE, "x@sha256:1")));
+        assert!(works_for_it(&pod(NODE)) && !works_for_it(&pod("node-1")));
     }
 }

@@ -17,19 +17,27 @@ pub const MEASURES: [&str; 6] = ["p1", "p3", "p4", "p5", "p6", "memory"];
 const SMALL: [usize; 30] = [1; 30];
 const LARGE: [usize; 4] = [20, 40, 60, 80];
 
-/// Takes these measures, each so many times.
+/// Takes these measures, each so many times; what was found before a failure is kept.
 pub async fn all(
     bench: &Bench,
     setting: &Setting,
     runs: usize,
     only: &[String],
-) -> anyhow::Result<Vec<Measure>> {
-    let wanted = |name: &str| only.iter().any(|only| only == name);
+) -> (Vec<Measure>, anyhow::Result<()>) {
     let mut found = Found {
         bench,
         setting,
         measures: Vec::new(),
     };
+    let ended = take(&mut found, runs, only).await;
+    let mut measures = found.measures;
+    measures.retain(|measure| only.contains(&measure.name));
+    (measures, ended)
+}
+
+async fn take(found: &mut Found<'_>, runs: usize, only: &[String]) -> anyhow::Result<()> {
+    let Found { bench, setting, .. } = *found;
+    let wanted = |name: &str| only.iter().any(|only| only == name);
     let idle = memory::of_operator(&bench.cluster)?;
     eprintln!("{}; load {:.1}", setting.machine, machine::load());
     if machine::load() > 3.0 {
@@ -72,9 +80,7 @@ pub async fn all(
         }
         bench.clear(&applied.name).await?;
     }
-    let mut measures = found.measures;
-    measures.retain(|measure| wanted(&measure.name));
-    Ok(measures)
+    Ok(())
 }
 
 struct Found<'a> {
