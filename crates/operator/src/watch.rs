@@ -142,3 +142,86 @@ async fn follow_nodes(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::cell::RefCell;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
+
+    use super::*;
+
+    fn object(name: &str, version: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.name = Some(name.into());
+        object.metadata.uid = Some(format!("uid of {name}"));
+        object.metadata.resource_version = Some(version.into());
+        object
+    }
+
+    /// Follows these events; what changed, in order, and how often a list ended.
+    async fn followed(
+        store: &Store<ConfigMap>,
+        events: Vec<watcher::Result<Event<ConfigMap>>>,
+    ) -> (Vec<String>, u32) {
+        let metrics = Metrics::new().unwrap();
+        let lists = std::sync::atomic::AtomicU32::new(0);
+        let listed = || {
+            lists.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        };
+        let progress = Progress {
+            metrics: &metrics,
+            listed: &listed,
+        };
+        let seen = RefCell::new(Vec::new());
+        let changed = |change: &Change<ConfigMap>| {
+            let name = |side: &Option<Arc<ConfigMap>>| side.as_ref().map_or("-".to_owned(), |o| o.name_any());
+            seen.borrow_mut()
+                .push(format!("{} {}", name(&change.old), name(&change.new)));
+        };
+        follow(futures::stream::iter(events), store, &progress, changed).await;
+        (seen.into_inner(), lists.into_inner())
+    }
+
+    #[tokio::test]
+    async fn a_second_list_tells_only_what_changed_meanwhile() {
+        let store = Store::new(|_: &ConfigMap| Vec::new());
+        let first = vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("a", "1"))),
+            Ok(Event::InitApply(object("b", "2"))),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(object("c", "3"))),
+            Ok(Event::Delete(object("a", "4"))),
+        ];
+        assert_eq!(
+            followed(&store, first).await,
+            (["- a", "- b", "- c", "a -"].map(String::from).to_vec(), 1)
+        );
+        let again = vec![
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply(object("b", "2"))),
+            Ok(Event::InitApply(object("d", "9"))),
+            Ok(Event::InitDone),
+        ];
+        assert_eq!(
+            followed(&store, again).await,
+            (["- d", "c -"].map(String::from).to_vec(), 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn broken_watches_are_counted() {
+        let metrics = Metrics::new().unwrap();
+        let progress = Progress {
+            metrics: &metrics,
+            listed: &|| {},
+        };
+        progress.broken("Node", &watcher::Error::NoResourceVersion);
+        assert_eq!(metrics.watch_errors.with_label_values(&["Node"]).get(), 1);
+    }
+}
