@@ -16,7 +16,11 @@ use crate::support::{Env, condition, eventually};
 /// Kills the operator's process, as the kernel would: no grace, no goodbye.
 async fn kill_operator(env: &Env) {
     let pods: Api<Pod> = Api::namespaced(env.client.clone(), "larder-system");
-    for pod in pods.list(&ListParams::default().labels("app.kubernetes.io/name=larder-operator")).await.unwrap() {
+    for pod in pods
+        .list(&ListParams::default().labels("app.kubernetes.io/name=larder-operator"))
+        .await
+        .unwrap()
+    {
         let name = pod.metadata.name.unwrap();
         let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
     }
@@ -24,7 +28,14 @@ async fn kill_operator(env: &Env) {
 
 async fn operator_is_back(env: &Env) {
     eventually("the operator is Ready", 60, || async {
-        env.kubectl(&["rollout", "status", "deployment/larder-operator", "-n", "larder-system", "--timeout=5s"])
+        env.kubectl(&[
+            "rollout",
+            "status",
+            "deployment/larder-operator",
+            "-n",
+            "larder-system",
+            "--timeout=5s",
+        ])
     })
     .await;
 }
@@ -36,7 +47,13 @@ async fn killed_at_twenty_moments_during_pull_refresh_and_purge() {
     let seed = 20_261_121;
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
     for i in 0..8 {
-        env.push(Open, &ImageSpec::new(800 + i).layers(1, 1_000_000), &format!("crash/i{i}"), "1").await;
+        env.push(
+            Open,
+            &ImageSpec::new(800 + i).layers(1, 1_000_000),
+            &format!("crash/i{i}"),
+            "1",
+        )
+        .await;
     }
     let image = |i: usize| format!("quay.io/crash/i{i}:1");
     let list = (0..8).map(|i| json!({"image": image(i)})).collect::<Vec<_>>();
@@ -53,12 +70,20 @@ async fn killed_at_twenty_moments_during_pull_refresh_and_purge() {
         kill_at_random(3000).await;
         cache.ready(120).await;
         let token = format!("round-{round}");
-        env.push(Open, &ImageSpec::new(900 + round).layers(1, 500_000), "crash/i7", "1").await;
+        env.push(
+            Open,
+            &ImageSpec::new(900 + round).layers(1, 500_000),
+            "crash/i7",
+            "1",
+        )
+        .await;
         cache.annotate(REFRESH_ANNOTATION, &token).await;
         kill_at_random(2000).await;
         cache
             .until("refreshed", 120, |s| {
-                s.last_refresh.as_ref().is_some_and(|r| r.finished_token.as_deref() == Some(&token))
+                s.last_refresh
+                    .as_ref()
+                    .is_some_and(|r| r.finished_token.as_deref() == Some(&token))
                     && condition(s, "Ready") == Some("True")
             })
             .await;
@@ -66,7 +91,9 @@ async fn killed_at_twenty_moments_during_pull_refresh_and_purge() {
         kill_at_random(3000).await;
         cache
             .until("purged", 120, |s| {
-                s.last_purge.as_ref().is_some_and(|p| p.finished_token.as_deref() == Some(&token))
+                s.last_purge
+                    .as_ref()
+                    .is_some_and(|p| p.finished_token.as_deref() == Some(&token))
             })
             .await;
         cache.delete().await;
@@ -75,13 +102,30 @@ async fn killed_at_twenty_moments_during_pull_refresh_and_purge() {
         kills += 5;
         operator_is_back(&env).await;
         for node in env.nodes() {
-            assert!(env.node_has(&node, &image(0)), "round {round}: {node} lost what another cache wants");
+            assert!(
+                env.node_has(&node, &image(0)),
+                "round {round}: {node} lost what another cache wants"
+            );
             for i in 1..8 {
-                assert!(!env.node_has(&node, &image(i)), "round {round}: {node} still has {}", image(i));
+                assert!(
+                    !env.node_has(&node, &image(i)),
+                    "round {round}: {node} still has {}",
+                    image(i)
+                );
             }
         }
         eventually("no Job is left over", 30, || async {
-            let jobs = env.kubectl(&["get", "jobs", "-A", "-l", "app.kubernetes.io/managed-by=larder", "-o", "name"]).unwrap();
+            let jobs = env
+                .kubectl(&[
+                    "get",
+                    "jobs",
+                    "-A",
+                    "-l",
+                    "app.kubernetes.io/managed-by=larder",
+                    "-o",
+                    "name",
+                ])
+                .unwrap();
             if jobs.trim().is_empty() { Ok(()) } else { Err(jobs) }
         })
         .await;

@@ -14,9 +14,16 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
     let env = Env::shared().await;
     let ns = env.namespace("bad").await;
     for i in 0..6 {
-        env.push(Open, &ImageSpec::new(200 + i).layers(1, 50_000), &format!("bad/good-{i}"), "1").await;
+        env.push(
+            Open,
+            &ImageSpec::new(200 + i).layers(1, 50_000),
+            &format!("bad/good-{i}"),
+            "1",
+        )
+        .await;
     }
-    env.push(Auth, &ImageSpec::new(210).layers(1, 50_000), "bad/secret", "1").await;
+    env.push(Auth, &ImageSpec::new(210).layers(1, 50_000), "bad/secret", "1")
+        .await;
     let auth = env.registry(Auth).host;
     let missing = "quay.io/bad/missing:1".to_owned();
     let refused = format!("{auth}/bad/secret:1");
@@ -42,7 +49,10 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
         })
         .await;
     let good_after = started.elapsed();
-    assert!(good_after < Duration::from_secs(30), "good images took {good_after:?}: {good:?}");
+    assert!(
+        good_after < Duration::from_secs(30),
+        "good images took {good_after:?}: {good:?}"
+    );
     for (image, reason) in [
         (&missing, Reason::NotFound),
         // Refused with 401, and no pull secret fits.
@@ -66,7 +76,8 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
     assert_eq!(condition(&status, "Resolved"), Some("False"));
 
     // Pushing the missing image heals it without a touch.
-    env.push(Open, &ImageSpec::new(211).layers(1, 50_000), "bad/missing", "1").await;
+    env.push(Open, &ImageSpec::new(211).layers(1, 50_000), "bad/missing", "1")
+        .await;
     cache
         .until("the missing image arrived", 60, |s| {
             failure(s, &missing).is_none() && s.node_statuses.iter().all(|n| n.ready >= 7)
@@ -79,20 +90,39 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
 async fn an_image_for_another_platform_is_skipped_or_fails_as_asked() {
     let env = Env::shared().await;
     let ns = env.namespace("platform").await;
-    env.push(Open, &ImageSpec::new(220).layers(1, 50_000).architectures(&["arm64"]), "platform/arm", "1").await;
-    env.push(Open, &ImageSpec::new(221).layers(1, 50_000), "platform/here", "1").await;
+    env.push(
+        Open,
+        &ImageSpec::new(220).layers(1, 50_000).architectures(&["arm64"]),
+        "platform/arm",
+        "1",
+    )
+    .await;
+    env.push(Open, &ImageSpec::new(221).layers(1, 50_000), "platform/here", "1")
+        .await;
     let images = json!([{"image": "quay.io/platform/arm:1"}, {"image": "quay.io/platform/here:1"}]);
     let skip = ns.cache("skip", json!({"images": images})).await;
-    let fail = ns.cache("fail", json!({"images": images, "onMissingPlatform": "Fail"})).await;
+    let fail = ns
+        .cache("fail", json!({"images": images, "onMissingPlatform": "Fail"}))
+        .await;
 
     let status = skip.ready(60).await;
-    assert!(status.node_statuses.iter().all(|n| (n.ready, n.total, n.skipped) == (1, 1, 1)), "{status:?}");
-    assert_eq!(failure(&status, "quay.io/platform/arm:1").unwrap().reason, Reason::NoMatchingPlatform);
+    assert!(
+        status
+            .node_statuses
+            .iter()
+            .all(|n| (n.ready, n.total, n.skipped) == (1, 1, 1)),
+        "{status:?}"
+    );
+    assert_eq!(
+        failure(&status, "quay.io/platform/arm:1").unwrap().reason,
+        Reason::NoMatchingPlatform
+    );
     assert_eq!(condition(&status, "Degraded"), Some("False"));
 
     let status = fail
         .until("failed", 60, |s| {
-            failure(s, "quay.io/platform/arm:1").is_some_and(|f| f.reason == Reason::NoMatchingPlatform && f.nodes > 0)
+            failure(s, "quay.io/platform/arm:1")
+                .is_some_and(|f| f.reason == Reason::NoMatchingPlatform && f.nodes > 0)
         })
         .await;
     assert_eq!(condition(&status, "Degraded"), Some("True"));

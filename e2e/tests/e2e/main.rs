@@ -2,7 +2,13 @@
 //!
 //! The cluster (`larder-test`, or what `LARDER_E2E_CLUSTER` names) and Larder in it are brought up by `make e2e`.
 //! Tests share it; one that disturbs nodes or the operator takes it for itself, see [`support::Env::exclusive`].
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::doc_markdown,
+    missing_docs
+)]
 
 mod access;
 mod basic;

@@ -12,7 +12,13 @@ async fn two_minutes_without_a_write() {
     let ns = env.namespace("quiet").await;
     let mut caches = Vec::new();
     for i in 0..5 {
-        env.push(Open, &ImageSpec::new(850 + i).layers(1, 10_000), &format!("quiet/i{i}"), "1").await;
+        env.push(
+            Open,
+            &ImageSpec::new(850 + i).layers(1, 10_000),
+            &format!("quiet/i{i}"),
+            "1",
+        )
+        .await;
         let spec = json!({"images": [{"image": format!("quay.io/quiet/i{i}:1")}], "removal": "Purge"});
         caches.push(ns.cache(&format!("c{i}"), spec).await);
     }
@@ -21,7 +27,11 @@ async fn two_minutes_without_a_write() {
     }
     Env::sleep(5).await;
     let mark = env.cluster.audit().mark().unwrap();
-    let seconds = if std::env::var_os("LARDER_SOAK").is_some() { 1800 } else { 120 };
+    let seconds = if std::env::var_os("LARDER_SOAK").is_some() {
+        1800
+    } else {
+        120
+    };
     Env::sleep(seconds).await;
     let writes = writes_of_larder(&env, mark);
     assert!(writes.is_empty(), "{writes:#?}");

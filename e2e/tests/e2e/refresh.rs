@@ -8,15 +8,22 @@ use serde_json::json;
 
 use crate::support::{Cache, Env, eventually, reason};
 
-async fn holds(env: &Env, node: &str, reference: &str, digest: &str) -> bool {
-    let listed = env.cluster.node(node).unwrap().ctr(&["images", "list", &format!("name=={reference}")]).unwrap();
+fn holds(env: &Env, node: &str, reference: &str, digest: &str) -> bool {
+    let listed = env
+        .cluster
+        .node(node)
+        .unwrap()
+        .ctr(&["images", "list", &format!("name=={reference}")])
+        .unwrap();
     listed.contains(digest)
 }
 
 async fn finished(cache: &Cache, token: &str) -> larder_api::ImageCacheStatus {
     cache
         .until(&format!("refresh {token} is finished"), 60, |s| {
-            s.last_refresh.as_ref().is_some_and(|r| r.finished_token.as_deref() == Some(token))
+            s.last_refresh
+                .as_ref()
+                .is_some_and(|r| r.finished_token.as_deref() == Some(token))
         })
         .await
 }
@@ -25,25 +32,65 @@ async fn finished(cache: &Cache, token: &str) -> larder_api::ImageCacheStatus {
 async fn a_moved_tag_reaches_every_node_by_either_annotation() {
     let env = Env::shared().await;
     let ns = env.namespace("refresh").await;
-    env.push(Open, &ImageSpec::new(300).layers(1, 50_000), "refresh/app", "latest").await;
-    env.push(Open, &ImageSpec::new(301).layers(1, 50_000), "refresh/still", "1").await;
+    env.push(
+        Open,
+        &ImageSpec::new(300).layers(1, 50_000),
+        "refresh/app",
+        "latest",
+    )
+    .await;
+    env.push(Open, &ImageSpec::new(301).layers(1, 50_000), "refresh/still", "1")
+        .await;
     let reference = "quay.io/refresh/app:latest";
-    let cache =
-        ns.cache("app", json!({"images": [{"image": reference}, {"image": "quay.io/refresh/still:1"}]})).await;
+    let cache = ns
+        .cache(
+            "app",
+            json!({"images": [{"image": reference}, {"image": "quay.io/refresh/still:1"}]}),
+        )
+        .await;
     let first = cache.ready(60).await.revision;
 
-    for (seed, key, token) in [(302, REFRESH_ANNOTATION, "T1"), (303, KUBEFLEDGED_REFRESH_ANNOTATION, "T2")] {
-        let moved = env.push(Open, &ImageSpec::new(seed).layers(1, 50_000), "refresh/app", "latest").await;
-        env.kubectl(&["annotate", "ic", "app", "--namespace", &ns.name, &format!("{key}={token}")]).unwrap();
+    for (seed, key, token) in [
+        (302, REFRESH_ANNOTATION, "T1"),
+        (303, KUBEFLEDGED_REFRESH_ANNOTATION, "T2"),
+    ] {
+        let moved = env
+            .push(
+                Open,
+                &ImageSpec::new(seed).layers(1, 50_000),
+                "refresh/app",
+                "latest",
+            )
+            .await;
+        env.kubectl(&[
+            "annotate",
+            "ic",
+            "app",
+            "--namespace",
+            &ns.name,
+            &format!("{key}={token}"),
+        ])
+        .unwrap();
         let wait = format!("--for=jsonpath={{.status.lastRefresh.finishedToken}}={token}");
-        env.kubectl(&["wait", "ic/app", "--namespace", &ns.name, &wait, "--timeout=90s"]).unwrap();
+        env.kubectl(&["wait", "ic/app", "--namespace", &ns.name, &wait, "--timeout=90s"])
+            .unwrap();
         for node in env.nodes() {
-            assert!(holds(&env, &node, reference, &moved.digest).await, "{node} does not hold {}", moved.digest);
+            assert!(
+                holds(&env, &node, reference, &moved.digest),
+                "{node} does not hold {}",
+                moved.digest
+            );
         }
         let object = cache.get().await;
-        assert!(!object.metadata.annotations.unwrap_or_default().contains_key(key), "the annotation is still there");
+        assert!(
+            !object.metadata.annotations.unwrap_or_default().contains_key(key),
+            "the annotation is still there"
+        );
         let refresh = object.status.unwrap().last_refresh.unwrap();
-        assert_eq!((refresh.changed, refresh.result), (1, Some(RefreshResult::Succeeded)));
+        assert_eq!(
+            (refresh.changed, refresh.result),
+            (1, Some(RefreshResult::Succeeded))
+        );
         assert_eq!(refresh.trigger, RefreshTrigger::Annotation);
     }
     assert_ne!(cache.status().await.revision, first);
@@ -56,7 +103,13 @@ async fn a_refresh_that_finds_nothing_new_costs_one_head_an_image_and_three_writ
     let ns = env.namespace("noop").await;
     let mut images = Vec::new();
     for i in 0..10 {
-        env.push(Open, &ImageSpec::new(310 + i).layers(1, 10_000), &format!("noop/i{i}"), "1").await;
+        env.push(
+            Open,
+            &ImageSpec::new(310 + i).layers(1, 10_000),
+            &format!("noop/i{i}"),
+            "1",
+        )
+        .await;
         images.push(json!({"image": format!("quay.io/noop/i{i}:1")}));
     }
     let cache = ns.cache("many", json!({"images": images})).await;
@@ -76,7 +129,10 @@ async fn a_refresh_that_finds_nothing_new_costs_one_head_an_image_and_three_writ
     assert_eq!((heads, of_ours.len()), (10, 10), "{of_ours:?}");
     let writes = crate::support::writes_of_larder(&env, audit);
     assert!(writes.len() <= 3, "{writes:#?}");
-    assert!(writes.iter().all(|w| w.resource.starts_with("imagecaches")), "{writes:#?}");
+    assert!(
+        writes.iter().all(|w| w.resource.starts_with("imagecaches")),
+        "{writes:#?}"
+    );
     ns.delete().await;
 }
 
@@ -84,8 +140,11 @@ async fn a_refresh_that_finds_nothing_new_costs_one_head_an_image_and_three_writ
 async fn the_edge_cases_of_annotations() {
     let env = Env::shared().await;
     let ns = env.namespace("edges").await;
-    env.push(Open, &ImageSpec::new(330).layers(1, 2_000_000), "edges/app", "1").await;
-    let cache = ns.cache("app", json!({"images": [{"image": "quay.io/edges/app:1"}]})).await;
+    env.push(Open, &ImageSpec::new(330).layers(1, 2_000_000), "edges/app", "1")
+        .await;
+    let cache = ns
+        .cache("app", json!({"images": [{"image": "quay.io/edges/app:1"}]}))
+        .await;
     // Set while work runs: not lost.
     cache.annotate(REFRESH_ANNOTATION, "early").await;
     finished(&cache, "early").await;
@@ -106,7 +165,9 @@ async fn the_edge_cases_of_annotations() {
     cache
         .until("a token of its own", 30, |s| {
             s.last_refresh.as_ref().is_some_and(|r| {
-                r.token.starts_with("20") && r.token.ends_with('Z') && r.finished_token.as_ref() == Some(&r.token)
+                r.token.starts_with("20")
+                    && r.token.ends_with('Z')
+                    && r.finished_token.as_ref() == Some(&r.token)
             })
         })
         .await;
@@ -116,7 +177,15 @@ async fn the_edge_cases_of_annotations() {
     cache.annotate(REFRESH_ANNOTATION, "later").await;
     Env::sleep(3).await;
     let object = cache.get().await;
-    assert_eq!(object.metadata.annotations.unwrap_or_default().get(REFRESH_ANNOTATION).map(String::as_str), Some("later"));
+    assert_eq!(
+        object
+            .metadata
+            .annotations
+            .unwrap_or_default()
+            .get(REFRESH_ANNOTATION)
+            .map(String::as_str),
+        Some("later")
+    );
     cache.patch(json!({"spec": {"suspend": false}})).await;
     finished(&cache, "later").await;
 
@@ -125,14 +194,23 @@ async fn the_edge_cases_of_annotations() {
         .patch(json!({"metadata": {"annotations": {REFRESH_ANNOTATION: "r", PURGE_ANNOTATION: "p"}}}))
         .await;
     let status = cache
-        .until("purged", 60, |s| s.last_purge.as_ref().is_some_and(|p| p.finished_token.as_deref() == Some("p")))
+        .until("purged", 60, |s| {
+            s.last_purge
+                .as_ref()
+                .is_some_and(|p| p.finished_token.as_deref() == Some("p"))
+        })
         .await;
     let refresh = status.last_refresh.clone().unwrap();
-    assert_eq!((refresh.result, refresh.finished_token.as_deref()), (Some(RefreshResult::Superseded), Some("r")));
+    assert_eq!(
+        (refresh.result, refresh.finished_token.as_deref()),
+        (Some(RefreshResult::Superseded), Some("r"))
+    );
     assert_eq!(reason(&status, "Ready"), Some("Purged"));
 
     // A change that is not one of the images does not end the purge; a refresh does.
-    cache.patch(json!({"spec": {"rollout": {"imagesPerNode": 2}}})).await;
+    cache
+        .patch(json!({"spec": {"rollout": {"imagesPerNode": 2}}}))
+        .await;
     Env::sleep(3).await;
     assert_eq!(reason(&cache.status().await, "Ready"), Some("Purged"));
     cache.annotate(REFRESH_ANNOTATION, "again").await;
@@ -145,7 +223,9 @@ async fn the_edge_cases_of_annotations() {
 async fn references_that_nodes_resolve_are_reported_by_them() {
     let env = Env::shared().await;
     let ns = env.namespace("onnode").await;
-    let first = env.push(Open, &ImageSpec::new(340).layers(1, 20_000), "onnode/app", "1").await;
+    let first = env
+        .push(Open, &ImageSpec::new(340).layers(1, 20_000), "onnode/app", "1")
+        .await;
     let spec = json!({"images": [{"image": "quay.io/onnode/app:1"}], "resolve": "OnNode"});
     let cache = ns.cache("app", spec).await;
     cache.ready(60).await;
@@ -156,17 +236,29 @@ async fn references_that_nodes_resolve_are_reported_by_them() {
                 let all = env.kubectl(&["get", "nic", "--output=json"]).unwrap();
                 let all: serde_json::Value = serde_json::from_str(&all).unwrap();
                 let caches = all["items"].as_array().unwrap().iter().flat_map(|n| {
-                    n["status"]["kubelet"]["caches"].as_array().cloned().unwrap_or_default()
+                    n["status"]["kubelet"]["caches"]
+                        .as_array()
+                        .cloned()
+                        .unwrap_or_default()
                 });
                 let ours: Vec<_> = caches.filter(|c| c["namespace"] == ns.as_str()).collect();
-                let right = ours.iter().filter(|c| c["reported"][0]["digest"] == digest.as_str()).count();
-                if right == env.nodes().len() { Ok(()) } else { Err(format!("{ours:#?}")) }
+                let right = ours
+                    .iter()
+                    .filter(|c| c["reported"][0]["digest"] == digest.as_str())
+                    .count();
+                if right == env.nodes().len() {
+                    Ok(())
+                } else {
+                    Err(format!("{ours:#?}"))
+                }
             })
             .await;
         }
     };
     reported(first.digest).await;
-    let moved = env.push(Open, &ImageSpec::new(341).layers(1, 20_000), "onnode/app", "1").await;
+    let moved = env
+        .push(Open, &ImageSpec::new(341).layers(1, 20_000), "onnode/app", "1")
+        .await;
     cache.annotate(REFRESH_ANNOTATION, "onnode").await;
     finished(&cache, "onnode").await;
     reported(moved.digest).await;

@@ -19,7 +19,13 @@ async fn never_two_nodes_hold_a_slot_and_the_first_fill_takes_none() {
     let env = Env::exclusive().await;
     let ns = env.namespace("slots").await;
     for i in 0..3 {
-        env.push(Open, &ImageSpec::new(700 + i).layers(1, 2_000_000), &format!("slots/i{i}"), "1").await;
+        env.push(
+            Open,
+            &ImageSpec::new(700 + i).layers(1, 2_000_000),
+            &format!("slots/i{i}"),
+            "1",
+        )
+        .await;
     }
     // From every node object, as they change: which nodes are on their way from one revision that they hold to another.
     let recorded: Arc<Mutex<Vec<NodeImageCache>>> = Arc::default();
@@ -32,8 +38,17 @@ async fn never_two_nodes_hold_a_slot_and_the_first_fill_takes_none() {
             record.lock().unwrap().push(object);
         }
     });
-    let list = |all: &[usize]| all.iter().map(|i| json!({"image": format!("quay.io/slots/i{i}:1")})).collect::<Vec<_>>();
-    let cache = ns.cache("app", json!({"images": list(&[0]), "rollout": {"maxConcurrentNodes": 1}})).await;
+    let list = |all: &[usize]| {
+        all.iter()
+            .map(|i| json!({"image": format!("quay.io/slots/i{i}:1")}))
+            .collect::<Vec<_>>()
+    };
+    let cache = ns
+        .cache(
+            "app",
+            json!({"images": list(&[0]), "rollout": {"maxConcurrentNodes": 1}}),
+        )
+        .await;
     let first = cache.ready(60).await.revision.unwrap();
     let n = env.nodes().len();
     let at_once: BTreeSet<String> = recorded
@@ -57,7 +72,9 @@ async fn never_two_nodes_hold_a_slot_and_the_first_fill_takes_none() {
     let mut most = 0;
     for object in recorded.lock().unwrap().iter() {
         let name = object.metadata.name.clone().unwrap();
-        let Some(claim) = object.spec.caches.iter().find(|c| c.namespace == ns.name) else { continue };
+        let Some(claim) = object.spec.caches.iter().find(|c| c.namespace == ns.name) else {
+            continue;
+        };
         if claim.revision != first && !holds(object, &ns.name).contains(&claim.revision) {
             moving.insert(name);
         } else {
@@ -82,14 +99,23 @@ async fn a_failing_or_unreachable_node_does_not_stop_the_others() {
     let env = Env::exclusive().await;
     let ns = env.namespace("stuck").await;
     for i in 0..2 {
-        env.push(Open, &ImageSpec::new(710 + i).layers(1, 50_000), &format!("stuck/i{i}"), "1").await;
+        env.push(
+            Open,
+            &ImageSpec::new(710 + i).layers(1, 50_000),
+            &format!("stuck/i{i}"),
+            "1",
+        )
+        .await;
     }
     let cache = ns
-        .cache("app", json!({
-            "images": [{"image": "quay.io/stuck/i0:1"}],
-            "rollout": {"maxConcurrentNodes": 1},
-            "retry": {"initialDelay": "1s", "maxDelay": "20s"},
-        }))
+        .cache(
+            "app",
+            json!({
+                "images": [{"image": "quay.io/stuck/i0:1"}],
+                "rollout": {"maxConcurrentNodes": 1},
+                "retry": {"initialDelay": "1s", "maxDelay": "20s"},
+            }),
+        )
         .await;
     cache.ready(60).await;
     let nodes = env.nodes();
@@ -98,7 +124,9 @@ async fn a_failing_or_unreachable_node_does_not_stop_the_others() {
     let hosts = broken.registry_hosts().join("_default/hosts.toml");
     let good = std::fs::read_to_string(&hosts).unwrap();
     std::fs::write(&hosts, good.replace("10.77.0.2:5000", &Env::closed_host())).unwrap();
-    cache.patch(json!({"spec": {"images": [{"image": "quay.io/stuck/i1:1"}]}})).await;
+    cache
+        .patch(json!({"spec": {"images": [{"image": "quay.io/stuck/i1:1"}]}}))
+        .await;
     let others = i32::try_from(nodes.len()).unwrap() - 1;
     let status = cache
         .until("the others have it and the broken one failed", 90, |s| {

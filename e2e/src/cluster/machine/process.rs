@@ -252,9 +252,9 @@ mod tests {
     #[test]
     fn names_with_blanks_and_parentheses_do_not_confuse_the_start_time() {
         let mut stat = String::from("42 (a) b (c)) S 1 42 42 0 -1 4194304");
-        for field in 10..=21 {
-            stat.push_str(&format!(" {field}"));
-        }
+        let fields: Vec<String> = (10..=21).map(|field| field.to_string()).collect();
+        stat.push(' ');
+        stat.push_str(&fields.join(" "));
         stat.push_str(" 987654 1000 2000");
         assert_eq!(parse_stat(&stat), Some(('S', 987_654)));
         assert_eq!(parse_stat("garbage"), None);

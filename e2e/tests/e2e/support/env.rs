@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use kube::Client;
-use larder_e2e::cluster::registry::{Registry as ClusterRegistry, RegistryKind};
-use larder_e2e::cluster::{Cluster, addresses};
 use larder_e2e::cluster::audit::{AuditEvent, AuditMark};
 use larder_e2e::cluster::name::ClusterName;
+use larder_e2e::cluster::registry::{Registry as ClusterRegistry, RegistryKind};
+use larder_e2e::cluster::{Cluster, addresses};
 use larder_e2e::images::{ImageSpec, Pushed, Registry, RegistryTarget};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -32,12 +32,18 @@ pub struct Env {
 impl Env {
     /// Beside other tests.
     pub async fn shared() -> Self {
-        Self::new(Hold::Shared { _guard: CLUSTER.read().await }).await
+        Self::new(Hold::Shared {
+            _guard: CLUSTER.read().await,
+        })
+        .await
     }
 
     /// With nobody else at work: for tests that stop nodes, restart the operator or count everything.
     pub async fn exclusive() -> Self {
-        Self::new(Hold::Alone { _guard: CLUSTER.write().await }).await
+        Self::new(Hold::Alone {
+            _guard: CLUSTER.write().await,
+        })
+        .await
     }
 
     async fn new(hold: Hold) -> Self {
@@ -45,7 +51,11 @@ impl Env {
         let cluster = Cluster::attach(&ClusterName::new(name).unwrap())
             .expect("the test cluster is not up: run `make e2e`, or `larder-cluster up --name larder-test`");
         let client = cluster.client().await.unwrap();
-        Self { cluster, client, _hold: hold }
+        Self {
+            cluster,
+            client,
+            _hold: hold,
+        }
     }
 
     /// A namespace for this test alone; `prefix` tells whose it is.
@@ -66,14 +76,23 @@ impl Env {
     /// A registry to push to.
     pub fn pusher(&self, kind: RegistryKind) -> Registry {
         let registry = self.registry(kind);
-        let target = RegistryTarget { base: registry.url, credentials: registry.credentials, ca_file: registry.ca };
+        let target = RegistryTarget {
+            base: registry.url,
+            credentials: registry.credentials,
+            ca_file: registry.ca,
+        };
         Registry::connect(&target).unwrap()
     }
 
     /// The static program that makes test images run.
     pub fn noop() -> PathBuf {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/larder/bin/linux_amd64/larder-noop");
-        assert!(folder.exists(), "{} is missing: run `make binaries`", folder.display());
+        let folder =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/larder/bin/linux_amd64/larder-noop");
+        assert!(
+            folder.exists(),
+            "{} is missing: run `make binaries`",
+            folder.display()
+        );
         folder
     }
 
@@ -86,7 +105,11 @@ impl Env {
             .output()
             .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+        if output.status.success() {
+            Ok(text(output.stdout))
+        } else {
+            Err(text(output.stderr))
+        }
     }
 
     /// Like [`Self::kubectl`] with a file of this text.
@@ -98,7 +121,12 @@ impl Env {
 
     /// Names that containerd lists on a node.
     pub fn images_on(&self, node: &str) -> Vec<String> {
-        let listed = self.cluster.node(node).unwrap().ctr(&["images", "list", "--quiet"]).unwrap();
+        let listed = self
+            .cluster
+            .node(node)
+            .unwrap()
+            .ctr(&["images", "list", "--quiet"])
+            .unwrap();
         listed.lines().map(str::to_owned).collect()
     }
 
@@ -119,12 +147,23 @@ impl Env {
 
     /// Names of the cluster's nodes.
     pub fn nodes(&self) -> Vec<String> {
-        self.cluster.nodes().unwrap().iter().map(|n| n.name().to_owned()).collect()
+        self.cluster
+            .nodes()
+            .unwrap()
+            .iter()
+            .map(|n| n.name().to_owned())
+            .collect()
     }
 
     /// Pulls an image as somebody else would: past Larder and the kubelet.
     pub fn pull_by_hand(&self, node: &str, reference: &str) {
-        let hosts = ["images", "pull", "--hosts-dir", "/etc/containerd/certs.d", reference];
+        let hosts = [
+            "images",
+            "pull",
+            "--hosts-dir",
+            "/etc/containerd/certs.d",
+            reference,
+        ];
         self.cluster.node(node).unwrap().ctr(&hosts).unwrap();
     }
 
@@ -137,5 +176,8 @@ impl Env {
 pub fn writes_of_larder(env: &Env, since: AuditMark) -> Vec<AuditEvent> {
     let writes = env.cluster.audit().writes_since(since).unwrap();
     let larder = |w: &AuditEvent| w.user == "system:serviceaccount:larder-system:larder-operator";
-    writes.into_iter().filter(|w| larder(w) && w.resource != "leases").collect()
+    writes
+        .into_iter()
+        .filter(|w| larder(w) && w.resource != "leases")
+        .collect()
 }

@@ -25,7 +25,10 @@ impl Namespace {
         let api: Api<CoreNamespace> = Api::all(env.client.clone());
         let object = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         api.create(&PostParams::default(), &object).await.unwrap();
-        Self { name, client: env.client.clone() }
+        Self {
+            name,
+            client: env.client.clone(),
+        }
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -43,13 +46,20 @@ impl Namespace {
             "metadata": {"name": name, "namespace": self.name}, "spec": spec,
         }))
         .unwrap();
-        self.api::<ImageCache>().create(&PostParams::default(), &object).await.unwrap();
+        self.api::<ImageCache>()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
         self.existing(name)
     }
 
     /// An ImageCache that is there.
     pub fn existing(&self, name: &str) -> Cache {
-        Cache { namespace: self.name.clone(), name: name.to_owned(), client: self.client.clone() }
+        Cache {
+            namespace: self.name.clone(),
+            name: name.to_owned(),
+            client: self.client.clone(),
+        }
     }
 
     /// A pod on a node that may not pull: it runs only if the image is there.
@@ -61,12 +71,20 @@ impl Namespace {
             let pod = pods.get(&name).await.unwrap();
             let status = pod.status.unwrap_or_default();
             let started = status.container_statuses.iter().flatten().any(|c| {
-                c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+                c.state
+                    .as_ref()
+                    .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
             });
-            if started { Ok(()) } else { Err(format!("{:?}", status.container_statuses)) }
+            if started {
+                Ok(())
+            } else {
+                Err(format!("{:?}", status.container_statuses))
+            }
         })
         .await;
-        pods.delete(&name, &DeleteParams::default().grace_period(0)).await.unwrap();
+        pods.delete(&name, &DeleteParams::default().grace_period(0))
+            .await
+            .unwrap();
     }
 
     /// Creates a pod bound to a node.
@@ -80,7 +98,10 @@ impl Namespace {
             },
         }))
         .unwrap();
-        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+        self.api::<Pod>()
+            .create(&PostParams::default(), &pod)
+            .await
+            .unwrap();
     }
 
     /// A pull secret for one registry; replaces one of the same name.
@@ -91,12 +112,20 @@ impl Namespace {
             "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config},
         });
         let params = PatchParams::apply("test").force();
-        self.api::<Secret>().patch(name, &params, &Patch::Apply(&secret)).await.unwrap();
+        self.api::<Secret>()
+            .patch(name, &params, &Patch::Apply(&secret))
+            .await
+            .unwrap();
     }
 
     /// Names of the revisions, newest first.
     pub async fn revisions(&self) -> Vec<String> {
-        let mut all = self.api::<ImageCacheRevision>().list(&kube::api::ListParams::default()).await.unwrap().items;
+        let mut all = self
+            .api::<ImageCacheRevision>()
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap()
+            .items;
         all.sort_by_key(|r| std::cmp::Reverse(r.spec.number));
         all.into_iter().filter_map(|r| r.metadata.name).collect()
     }

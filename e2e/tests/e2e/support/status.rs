@@ -50,16 +50,23 @@ impl Cache {
 
     /// Changes the object by a merge patch.
     pub async fn patch(&self, patch: Value) -> ImageCache {
-        self.api().patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
+        self.api()
+            .patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap()
     }
 
     /// Sets an annotation.
     pub async fn annotate(&self, key: &str, value: &str) {
-        self.patch(json!({"metadata": {"annotations": {key: value}}})).await;
+        self.patch(json!({"metadata": {"annotations": {key: value}}}))
+            .await;
     }
 
     pub async fn delete(&self) {
-        self.api().delete(&self.name, &DeleteParams::default()).await.unwrap();
+        self.api()
+            .delete(&self.name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     /// Waits until the status, of the present generation, is as wanted.
@@ -69,44 +76,61 @@ impl Cache {
         seconds: u64,
         wanted: impl Fn(&ImageCacheStatus) -> bool,
     ) -> ImageCacheStatus {
-        eventually(&format!("{}/{}: {what}", self.namespace, self.name), seconds, || async {
-            let object = self.get().await;
-            let status = object.status.unwrap_or_default();
-            let current = Some(status.observed_generation) == object.metadata.generation;
-            if current && wanted(&status) {
-                Ok(status)
-            } else {
-                Err(serde_json::to_string_pretty(&status).unwrap())
-            }
-        })
+        eventually(
+            &format!("{}/{}: {what}", self.namespace, self.name),
+            seconds,
+            || async {
+                let object = self.get().await;
+                let status = object.status.unwrap_or_default();
+                let current = Some(status.observed_generation) == object.metadata.generation;
+                if current && wanted(&status) {
+                    Ok(status)
+                } else {
+                    Err(serde_json::to_string_pretty(&status).unwrap())
+                }
+            },
+        )
         .await
     }
 
     /// Waits until Ready is True.
     pub async fn ready(&self, seconds: u64) -> ImageCacheStatus {
-        self.until("Ready", seconds, |s| condition(s, "Ready") == Some("True")).await
+        self.until("Ready", seconds, |s| condition(s, "Ready") == Some("True"))
+            .await
     }
 
     /// Waits until the cache and its claims are gone.
     pub async fn gone(&self, seconds: u64) {
-        eventually(&format!("{}/{} goes", self.namespace, self.name), seconds, || async {
-            match self.api().get_opt(&self.name).await.unwrap() {
-                None => Ok(()),
-                Some(left) => Err(serde_json::to_string_pretty(&left).unwrap()),
-            }
-        })
+        eventually(
+            &format!("{}/{} goes", self.namespace, self.name),
+            seconds,
+            || async {
+                match self.api().get_opt(&self.name).await.unwrap() {
+                    None => Ok(()),
+                    Some(left) => Err(serde_json::to_string_pretty(&left).unwrap()),
+                }
+            },
+        )
         .await;
     }
 }
 
 /// Status of a condition.
 pub fn condition<'a>(status: &'a ImageCacheStatus, kind: &str) -> Option<&'a str> {
-    status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str())
+    status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == kind)
+        .map(|c| c.status.as_str())
 }
 
 /// Reason of a condition.
 pub fn reason<'a>(status: &'a ImageCacheStatus, kind: &str) -> Option<&'a str> {
-    status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.reason.as_str())
+    status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == kind)
+        .map(|c| c.reason.as_str())
 }
 
 /// The failure of an image.
