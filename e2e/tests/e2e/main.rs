@@ -9,6 +9,10 @@
     clippy::doc_markdown,
     missing_docs
 )]
+#![allow(
+    clippy::too_many_lines,
+    reason = "a scenario is told from its beginning to its end"
+)]
 
 mod access;
 mod basic;
