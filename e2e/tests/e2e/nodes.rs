@@ -154,6 +154,7 @@ async fn a_node_that_is_cut_off_is_unreachable_and_not_failed_and_comes_back() {
     let ns = env.namespace("flap").await;
     let cache = two_images(&env, &ns, "flap").await;
     cache.ready(60).await;
+    let others = i32::try_from(env.nodes().len()).unwrap() - 1;
     // Not the one with the operator on it.
     let operator = env
         .kubectl(&[
@@ -180,7 +181,6 @@ async fn a_node_that_is_cut_off_is_unreachable_and_not_failed_and_comes_back() {
     cache
         .patch(json!({"spec": {"images": [{"image": "quay.io/flap/late:1"}]}}))
         .await;
-    let others = i32::try_from(env.nodes().len()).unwrap() - 1;
     cache
         .until("the others go on", 60, |s| s.nodes.updated == others)
         .await;

@@ -225,6 +225,58 @@ async fn wide_rights_do_not_open_what_belongs_to_the_operator() {
     namespace.delete().await;
 }
 
+/// RBAC does not hold `system:masters` back, so this shows admission alone. They may clean up, and no more.
+#[tokio::test]
+async fn cluster_administrators_may_delete_what_belongs_to_the_operator_but_not_write_it() {
+    let env = Env::shared().await;
+    let namespace = env.namespace("masters").await;
+    let cache = namespace.cache("web", spec(&env, 8_147).await).await;
+    let name = cache.ready(60).await.revision.unwrap();
+    let revisions = namespace.api::<ImageCacheRevision>();
+    let mut copy = revisions.get(&name).await.unwrap();
+    copy.metadata = meta("copy");
+    let refusal = denied(
+        "creating a revision",
+        revisions.create(&PostParams::default(), &copy).await,
+    );
+    assert!(
+        refusal.contains("only the operator of Larder creates"),
+        "{refusal}"
+    );
+    let raise = Patch::Merge(json!({"number": 1000}));
+    let refusal = denied(
+        "raising a revision",
+        revisions.patch(&name, &PatchParams::default(), &raise).await,
+    );
+    assert!(
+        refusal.contains("only the operator of Larder changes"),
+        "{refusal}"
+    );
+    let objects: Api<NodeImageCache> = Api::all(env.client.clone());
+    let empty = Patch::Merge(json!({"spec": {"caches": []}}));
+    let node = env.nodes().remove(0);
+    let refusal = denied(
+        "emptying a node object",
+        objects.patch(&node, &PatchParams::default(), &empty).await,
+    );
+    assert!(
+        refusal.contains("only the operator of Larder changes"),
+        "{refusal}"
+    );
+
+    // A node object that goes is made anew.
+    let uid = objects.get(&node).await.unwrap().uid();
+    objects.delete(&node, &DeleteParams::default()).await.unwrap();
+    eventually("the node object is made anew", 30, || async {
+        let object = objects.get_opt(&node).await.unwrap();
+        let anew = object.as_ref().is_some_and(|o| o.uid() != uid);
+        anew.then_some(()).ok_or_else(|| format!("{object:?}"))
+    })
+    .await;
+    cache.ready(60).await;
+    namespace.delete().await;
+}
+
 #[tokio::test]
 async fn all_three_kinds_of_deletion_end_and_only_orphan_leaves_revisions() {
     let env = Env::shared().await;
