@@ -16,6 +16,7 @@
 
 mod access;
 mod basic;
+mod conformance;
 mod crash;
 mod edit;
 mod examples;
