@@ -7,7 +7,6 @@ use kube::{Api, Client, Resource, ResourceExt};
 use larder_api::node_image_cache::CacheOnNode;
 use larder_api::{ImageCacheRevision, NodeImageCache};
 use larder_e2e::cluster::registry::RegistryKind;
-use larder_e2e::images::ImageSpec;
 use serde_json::json;
 
 use crate::support::{Cache, Env, eventually};
@@ -53,14 +52,7 @@ fn on_node(object: &NodeImageCache, cache_uid: &str) -> Option<CacheOnNode> {
 async fn a_command_inside_a_reference_is_inert_where_it_arrives() {
     let env = Env::shared().await;
     let namespace = env.namespace("inert").await;
-    env.push(
-        RegistryKind::Open,
-        &ImageSpec::new(8_121).layers(1, 10_000),
-        "inert/good",
-        "1",
-    )
-    .await;
-    let good = format!("{}/inert/good:1", env.registry(RegistryKind::Open).host);
+    let good = namespace.image(&env, RegistryKind::Open, "good").await;
     let cache = namespace
         .cache("web", json!({"images": [{"image": good}], "removal": "Purge"}))
         .await;

@@ -4,25 +4,12 @@
 use std::time::Duration;
 
 use larder_e2e::cluster::registry::RegistryKind;
-use larder_e2e::images::ImageSpec;
 use serde_json::{Value, json};
 
 use crate::support::{Cache, Env, condition};
 
-/// Spread over the time that a purge of two nodes takes here, from the first write to the last report.
-const DELAYS: [u64; 6] = [200, 500, 800, 1100, 1400, 1800];
-
-async fn push(env: &Env, seed: u64) -> String {
-    let repository = format!("interrupted/{seed}");
-    env.push(
-        RegistryKind::Open,
-        &ImageSpec::new(seed).layers(1, 10_000),
-        &repository,
-        "1",
-    )
-    .await;
-    format!("{}/{repository}:1", env.registry(RegistryKind::Open).host)
-}
+/// Milliseconds, spread over the time that a purge of two nodes takes, from the first write to the last report.
+const DELAYS: [u64; 6] = [0, 300, 600, 900, 1200, 1600];
 
 fn images(images: &[&str]) -> Value {
     images.iter().map(|image| json!({"image": image})).collect()
@@ -49,12 +36,18 @@ async fn really_there(env: &Env, cache: &Cache, images: &[&str], when: &str) {
 async fn a_refresh_in_the_middle_of_a_purge_brings_everything_back() {
     let env = Env::shared().await;
     let namespace = env.namespace("interrupted").await;
-    let (a, b) = (push(&env, 8_201).await, push(&env, 8_202).await);
+    let a = namespace.image(&env, RegistryKind::Open, "a").await;
+    let b = namespace.image(&env, RegistryKind::Open, "b").await;
     let cache = namespace.cache("web", json!({"images": images(&[&a, &b])})).await;
     cache.ready(60).await;
     for delay in DELAYS {
+        let token = format!("purge-{delay}");
+        cache.annotate("larder.dev/purge", &token).await;
+        // Both annotations seen at once would be another case: there the purge supersedes the refresh.
         cache
-            .annotate("larder.dev/purge", &format!("purge-{delay}"))
+            .until("the purge is accepted", 10, |s| {
+                s.last_purge.as_ref().is_some_and(|p| p.token == token)
+            })
             .await;
         tokio::time::sleep(Duration::from_millis(delay)).await;
         let token = format!("refresh-{delay}");
@@ -82,7 +75,8 @@ async fn a_refresh_in_the_middle_of_a_purge_brings_everything_back() {
 async fn an_image_put_back_while_it_is_being_removed_is_there_in_the_end() {
     let env = Env::shared().await;
     let namespace = env.namespace("interrupted").await;
-    let (a, b) = (push(&env, 8_203).await, push(&env, 8_204).await);
+    let a = namespace.image(&env, RegistryKind::Open, "a").await;
+    let b = namespace.image(&env, RegistryKind::Open, "b").await;
     let spec =
         json!({"images": images(&[&a, &b]), "removal": "Purge", "rollout": {"maxConcurrentNodes": "100%"}});
     let cache = namespace.cache("web", spec).await;

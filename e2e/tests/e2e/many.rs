@@ -12,17 +12,6 @@ use serde_json::json;
 
 use crate::support::{Env, condition, eventually, reason};
 
-async fn push(env: &Env, repository: &str, seed: u64) -> String {
-    env.push(
-        RegistryKind::Open,
-        &ImageSpec::new(seed).layers(1, 10_000),
-        repository,
-        "1",
-    )
-    .await;
-    format!("{}/{repository}:1", env.registry(RegistryKind::Open).host)
-}
-
 /// Waits until every node has, or has not, the image.
 async fn on_every_node(env: &Env, image: &str, present: bool) {
     for node in env.nodes() {
@@ -41,10 +30,8 @@ async fn on_every_node(env: &Env, image: &str, present: bool) {
 async fn two_caches_of_one_name_in_two_namespaces_are_strangers() {
     let env = Env::shared().await;
     let (one, two) = (env.namespace("one").await, env.namespace("two").await);
-    let (a, b) = (
-        push(&env, "many/same-a", 8_081).await,
-        push(&env, "many/same-b", 8_082).await,
-    );
+    let a = one.image(&env, RegistryKind::Open, "a").await;
+    let b = two.image(&env, RegistryKind::Open, "b").await;
     let first = one
         .cache("web", json!({"images": [{"image": a}], "removal": "Purge"}))
         .await;
@@ -75,8 +62,8 @@ async fn two_caches_of_one_name_in_two_namespaces_are_strangers() {
 async fn a_shared_image_stays_until_the_last_cache_lets_go() {
     let env = Env::shared().await;
     let (one, two) = (env.namespace("share").await, env.namespace("share").await);
-    let shared = push(&env, "many/shared", 8_083).await;
-    let own = push(&env, "many/own", 8_084).await;
+    let shared = one.image(&env, RegistryKind::Open, "shared").await;
+    let own = one.image(&env, RegistryKind::Open, "own").await;
     let first = one
         .cache(
             "web",
@@ -105,10 +92,18 @@ async fn a_shared_image_stays_until_the_last_cache_lets_go() {
 async fn fifty_caches_at_once_become_ready_and_go_without_a_trace() {
     let env = Env::exclusive().await;
     let namespace = env.namespace("fifty").await;
-    let shared = push(&env, "many/fifty-shared", 8_085).await;
+    let shared = namespace.image(&env, RegistryKind::Open, "shared").await;
+    let mut own = Vec::new();
+    for i in 0..10 {
+        own.push(
+            namespace
+                .image(&env, RegistryKind::Open, &format!("own-{i}"))
+                .await,
+        );
+    }
     let mut caches = Vec::new();
-    for i in 0..50_u64 {
-        let own = push(&env, &format!("many/fifty-{}", i % 10), 8_500 + i % 10).await;
+    for i in 0..50 {
+        let own = &own[i % own.len()];
         let spec = json!({"images": [{"image": shared}, {"image": own, "priority": 1}], "removal": "Purge"});
         caches.push(namespace.cache(&format!("cache-{i}"), spec).await);
     }

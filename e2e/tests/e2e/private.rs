@@ -6,7 +6,6 @@ use larder_api::ImageCacheRevision;
 use larder_api::image_cache_status::Failure;
 use larder_api::names::Reason;
 use larder_e2e::cluster::registry::RegistryKind;
-use larder_e2e::images::ImageSpec;
 use serde_json::{Value, json};
 
 use crate::support::{Cache, Env, Namespace, condition, eventually};
@@ -19,19 +18,12 @@ struct Private {
 }
 
 impl Private {
-    async fn push(env: &Env, seed: u64) -> Self {
+    async fn push(env: &Env, namespace: &Namespace) -> Self {
+        let image = namespace.image(env, RegistryKind::Auth, "app").await;
         let registry = env.registry(RegistryKind::Auth);
-        let repository = format!("private/{seed}");
-        env.push(
-            RegistryKind::Auth,
-            &ImageSpec::new(seed).layers(1, 20_000),
-            &repository,
-            "1",
-        )
-        .await;
         let (user, password) = registry.credentials.unwrap();
         Self {
-            image: format!("{}/{repository}:1", registry.host),
+            image,
             host: registry.host,
             user,
             password,
@@ -97,15 +89,8 @@ async fn nothing_tells(env: &Env, namespace: &Namespace, cache: &Cache, secret: 
 async fn a_pull_secret_opens_a_private_registry_and_the_revision_says_private() {
     let env = Env::shared().await;
     let namespace = env.namespace("private").await;
-    let private = Private::push(&env, 8_111).await;
-    env.push(
-        RegistryKind::Open,
-        &ImageSpec::new(8_112).layers(1, 10_000),
-        "public/private-test",
-        "1",
-    )
-    .await;
-    let public = format!("{}/public/private-test:1", env.registry(RegistryKind::Open).host);
+    let private = Private::push(&env, &namespace).await;
+    let public = namespace.image(&env, RegistryKind::Open, "public").await;
     private.secret(&namespace, "regcred").await;
     let mut spec = private.spec(&["regcred"]);
     spec["images"]
@@ -147,7 +132,7 @@ async fn a_pull_secret_opens_a_private_registry_and_the_revision_says_private() 
 async fn a_wrong_password_is_unauthorized_and_mending_the_secret_heals() {
     let env = Env::shared().await;
     let namespace = env.namespace("private").await;
-    let private = Private::push(&env, 8_113).await;
+    let private = Private::push(&env, &namespace).await;
     let wrong = "not-the-password-8113";
     namespace
         .pull_secret("regcred", &private.host, &private.user, wrong)
@@ -182,7 +167,7 @@ async fn a_missing_secret_is_named_and_making_it_heals() {
     let env = Env::shared().await;
     let namespace = env.namespace("private").await;
     let elsewhere = env.namespace("elsewhere").await;
-    let private = Private::push(&env, 8_114).await;
+    let private = Private::push(&env, &namespace).await;
     // A secret of that name in another namespace is of no use.
     private.secret(&elsewhere, "regcred").await;
     let cache = namespace.cache("web", private.spec(&["regcred"])).await;
@@ -206,7 +191,7 @@ async fn a_missing_secret_is_named_and_making_it_heals() {
 async fn without_any_secret_the_registry_is_quoted() {
     let env = Env::shared().await;
     let namespace = env.namespace("private").await;
-    let private = Private::push(&env, 8_115).await;
+    let private = Private::push(&env, &namespace).await;
     let cache = namespace.cache("web", private.spec(&[])).await;
     let failure = failure(
         &cache,
@@ -229,7 +214,7 @@ async fn without_any_secret_the_registry_is_quoted() {
 async fn a_service_account_serves_for_its_pull_secrets() {
     let env = Env::shared().await;
     let namespace = env.namespace("private").await;
-    let private = Private::push(&env, 8_116).await;
+    let private = Private::push(&env, &namespace).await;
     private.secret(&namespace, "of-the-account").await;
     let account: ServiceAccount = serde_json::from_value(json!({
         "metadata": {"name": "puller"}, "imagePullSecrets": [{"name": "of-the-account"}],

@@ -6,21 +6,12 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use larder_api::names::Reason;
 use larder_e2e::cluster::registry::RegistryKind;
-use larder_e2e::images::ImageSpec;
 use serde_json::{Value, json};
 
-use crate::support::{Env, condition};
+use crate::support::{Env, Namespace, condition};
 
-async fn spec(env: &Env, seed: u64) -> Value {
-    let repository = format!("quota/{seed}");
-    env.push(
-        RegistryKind::Open,
-        &ImageSpec::new(seed).layers(1, 20_000),
-        &repository,
-        "1",
-    )
-    .await;
-    let image = format!("{}/{repository}:1", env.registry(RegistryKind::Open).host);
+async fn spec(env: &Env, namespace: &Namespace) -> Value {
+    let image = namespace.image(env, RegistryKind::Open, "app").await;
     json!({"images": [{"image": image}], "retry": {"initialDelay": "1s", "maxDelay": "5s"}})
 }
 
@@ -46,7 +37,7 @@ async fn a_quota_that_forbids_pods_is_named_and_lifting_it_heals() {
     })
     .await;
 
-    let cache = namespace.cache("web", spec(&env, 8_131).await).await;
+    let cache = namespace.cache("web", spec(&env, &namespace).await).await;
     let nodes = i32::try_from(env.nodes().len()).unwrap();
     let status = cache
         .until("PodRejected on every node", 30, |s| {
@@ -109,7 +100,7 @@ async fn a_namespace_under_the_restricted_standard_works() {
         .to_string();
     assert!(refusal.contains("violates PodSecurity"), "{refusal}");
 
-    let cache = namespace.cache("web", spec(&env, 8_132).await).await;
+    let cache = namespace.cache("web", spec(&env, &namespace).await).await;
     let status = cache.ready(60).await;
     assert_eq!(status.nodes.ready, i32::try_from(env.nodes().len()).unwrap());
     assert!(status.failures.is_empty(), "{:?}", status.failures);
@@ -120,7 +111,7 @@ async fn a_namespace_under_the_restricted_standard_works() {
 async fn a_missing_service_account_is_named_and_making_it_heals() {
     let env = Env::shared().await;
     let namespace = env.namespace("account").await;
-    let mut spec = spec(&env, 8_133).await;
+    let mut spec = spec(&env, &namespace).await;
     spec["podTemplate"] = json!({"serviceAccountName": "puller"});
     let cache = namespace.cache("web", spec).await;
     let status = cache

@@ -6,21 +6,13 @@ use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostPa
 use kube::{Api, Client, ResourceExt};
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
 use larder_e2e::cluster::registry::RegistryKind;
-use larder_e2e::images::ImageSpec;
 use serde_json::{Value, json};
 
 use crate::support::{Env, Namespace, eventually};
 
-async fn spec(env: &Env, seed: u64) -> Value {
-    let repository = format!("rights/{seed}");
-    env.push(
-        RegistryKind::Open,
-        &ImageSpec::new(seed).layers(1, 10_000),
-        &repository,
-        "1",
-    )
-    .await;
-    json!({"images": [{"image": format!("{}/{repository}:1", env.registry(RegistryKind::Open).host)}]})
+async fn spec(env: &Env, namespace: &Namespace) -> Value {
+    let image = namespace.image(env, RegistryKind::Open, "app").await;
+    json!({"images": [{"image": image}]})
 }
 
 /// A service account of the namespace with these rights in it; a client with its token.
@@ -141,7 +133,7 @@ async fn a_tenant_with_rights_on_image_caches_alone_can_write_nothing_else() {
     let caches: Api<ImageCache> = Api::namespaced(tenant.clone(), &namespace.name);
     let object = serde_json::from_value(json!({
         "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCache", "metadata": {"name": "web"},
-        "spec": spec(&env, 8_141).await,
+        "spec": spec(&env, &namespace).await,
     }))
     .unwrap();
     caches.create(&PostParams::default(), &object).await.unwrap();
@@ -187,7 +179,7 @@ async fn wide_rights_do_not_open_what_belongs_to_the_operator() {
     .unwrap();
     bindings.create(&PostParams::default(), &binding).await.unwrap();
 
-    let cache = namespace.cache("web", spec(&env, 8_142).await).await;
+    let cache = namespace.cache("web", spec(&env, &namespace).await).await;
     let revision = cache.ready(60).await.revision.unwrap();
     let node = env.nodes().remove(0);
     // The right reaches the authorizer's cache a moment later: until then it is RBAC that refuses.
@@ -230,7 +222,7 @@ async fn wide_rights_do_not_open_what_belongs_to_the_operator() {
 async fn cluster_administrators_may_delete_what_belongs_to_the_operator_but_not_write_it() {
     let env = Env::shared().await;
     let namespace = env.namespace("masters").await;
-    let cache = namespace.cache("web", spec(&env, 8_147).await).await;
+    let cache = namespace.cache("web", spec(&env, &namespace).await).await;
     let name = cache.ready(60).await.revision.unwrap();
     let revisions = namespace.api::<ImageCacheRevision>();
     let mut copy = revisions.get(&name).await.unwrap();
@@ -283,17 +275,12 @@ async fn all_three_kinds_of_deletion_end_and_only_orphan_leaves_revisions() {
     let namespace = env.namespace("collect").await;
     let revisions = namespace.api::<ImageCacheRevision>();
     let objects: Api<NodeImageCache> = Api::all(env.client.clone());
-    for (number, (kind, delete)) in [
+    for (kind, delete) in [
         ("background", DeleteParams::background()),
         ("foreground", DeleteParams::foreground()),
         ("orphan", DeleteParams::orphan()),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let cache = namespace
-            .cache(kind, spec(&env, 8_143 + number as u64).await)
-            .await;
+    ] {
+        let cache = namespace.cache(kind, spec(&env, &namespace).await).await;
         let revision = cache.ready(60).await.revision.unwrap();
         let uid = cache.get().await.uid().unwrap();
         cache.api().delete(kind, &delete).await.unwrap();

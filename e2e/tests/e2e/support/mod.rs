@@ -2,6 +2,7 @@
 
 mod env;
 mod identity;
+mod images;
 mod namespace;
 mod status;
 
