@@ -75,7 +75,10 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Option<Duration>, 
         let refresh = asked.last_refresh.as_ref().filter(|r| r.finished_at.is_none());
         let not_before = refresh.and_then(|r| r.requested_at.as_ref()).map(|t| t.0);
         let gathered = gather::gather(&ctx, &cache, &wanted, newest, not_before).await;
-        revise::revise(&ctx, &mut cache, &wanted, &gathered, &revisions).await?;
+        // Where nothing can be parsed, nodes keep what they have; Accepted says why.
+        if !wanted.images.is_empty() {
+            revise::revise(&ctx, &mut cache, &wanted, &gathered, &revisions).await?;
+        }
         Some(gathered)
     };
     let report_at = report::report(&ctx, &cache, &wanted, gathered.as_ref()).await?;
