@@ -44,6 +44,11 @@ pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -
         .collect();
     // Results of earlier removals stay as they are.
     let mut on_node = scope.previous.cloned().unwrap_or_default();
+    if claim.remove_revisions.is_empty() {
+        // Called off: what went wrong with it concerns nobody.
+        on_node.removal_error.clear();
+        on_node.removal_error_at = None;
+    }
     on_node.held = held(scope, whole, counts.failed);
     on_node.checked_at = checked_at(scope, whole, same_revision);
     on_node
