@@ -55,7 +55,7 @@ async fn a_node_that_joins_is_filled_at_once_and_one_that_leaves_is_forgotten() 
             }
         })
         .await;
-        eventually("work has begun", 10, || async {
+        eventually("work has begun", 30, || async {
             let all = pods.list(&ListParams::default()).await.unwrap();
             let on_it = all.iter().any(|p| {
                 p.metadata
@@ -73,7 +73,12 @@ async fn a_node_that_joins_is_filled_at_once_and_one_that_leaves_is_forgotten() 
             }
         })
         .await;
+        // `make bench` measures it (p5: below two seconds); here it must only not wait for a refresh or a resync.
         let began = ready_at.elapsed();
+        assert!(
+            began < Duration::from_secs(10),
+            "round {round}: work began {began:?} after Ready"
+        );
         assert!(
             began < Duration::from_secs(2),
             "round {round}: work began {began:?} after Ready"
