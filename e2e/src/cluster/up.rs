@@ -80,6 +80,7 @@ impl Cluster {
         // The one setting of the machine that a cluster changes.
         preflight::raise_inotify_limit().context("raise", Path::new("fs.inotify.max_user_instances"))?;
         Components::new(&site.layout).forget_dead()?;
+        kill_strays(site, state);
         let namespace = netns::path(&site.name.control_netns()).exists();
         site.cgroups.create(&site.name.control_cgroup())?;
         netns::ensure_control(&site.name)?;
@@ -233,6 +234,17 @@ fn start_control_plane(site: &Site, state: &ClusterState) -> Result<bool> {
         started |= components.ensure(&kind.component(), || registry::launch(site, state, kind))?;
     }
     Ok(started)
+}
+
+/// Ends components that a killed run started and did not come to record.
+fn kill_strays(site: &Site, state: &ClusterState) {
+    let components = Components::new(&site.layout);
+    components.kill_strays(&site.cgroups.processes(&site.name.control_cgroup()), &[]);
+    for node in &state.nodes {
+        // Shims and what they hold belong to no record and stay.
+        let own = ["containerd", "kubelet", "kube-proxy"];
+        components.kill_strays(&site.cgroups.processes(&site.name.node_cgroup(&node.name)), &own);
+    }
 }
 
 /// Starts the controllers, which give up if the API server takes long to answer; says whether it had to.

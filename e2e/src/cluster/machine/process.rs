@@ -117,6 +117,21 @@ impl Components {
             .is_some_and(|record| record.process.is_alive())
     }
 
+    /// Kills those of these processes that run one of these programs and are not recorded: a run that was killed between
+    /// starting a component and recording it left them, and they hold its port or its lock. No programs: any.
+    pub fn kill_strays(&self, pids: &std::collections::BTreeSet<i32>, programs: &[&str]) {
+        let recorded: Vec<i32> = self.records().iter().map(|record| record.process.pid).collect();
+        for pid in pids.iter().filter(|pid| !recorded.contains(pid)) {
+            let Some(process) = Process::find(*pid) else {
+                continue;
+            };
+            let program = process.program().unwrap_or_default();
+            if programs.is_empty() || programs.contains(&program.as_str()) {
+                process.kill();
+            }
+        }
+    }
+
     /// Starts a component unless it runs; says whether it had to.
     pub fn ensure(&self, component: &str, launch: impl FnOnce() -> Result<Launch>) -> Result<bool> {
         if self.is_alive(component) {
