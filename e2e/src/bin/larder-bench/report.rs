@@ -179,6 +179,9 @@ fn also(found: &Measure) -> String {
     if let Some(idle) = of("idle_mib") {
         words.push(format!("{idle:.1} MiB before"));
     }
+    if let Some(load) = of("load") {
+        words.push(format!("load average {load:.1}"));
+    }
     words.join(", ")
 }
 

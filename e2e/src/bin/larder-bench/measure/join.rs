@@ -10,6 +10,7 @@ use larder_e2e::cluster::NodeOptions;
 use larder_e2e::progress::Progress;
 
 use crate::bench::{Bench, PATIENCE, QUIET, ready, until};
+use crate::machine;
 use crate::pulled::is_pull;
 use crate::result::Sample;
 use crate::watch::Watch;
@@ -57,6 +58,7 @@ struct Moments {
 
 async fn join(bench: &Bench) -> anyhow::Result<Sample> {
     tokio::time::sleep(QUIET).await;
+    let load = machine::load();
     let nodes: Api<Node> = Api::all(bench.client.clone());
     let pulls = format!("{PURPOSE_LABEL}={PURPOSE_PULL}");
     let mut watch = Watch::begin(&nodes, "", |node| Seen::Node(Box::new(node)))
@@ -85,7 +87,11 @@ async fn join(bench: &Bench) -> anyhow::Result<Sample> {
         looking
     )?;
     let after = |moment: Instant| moment.saturating_duration_since(ready).as_secs_f64();
-    let detail = [("first_image_s", after(image)), ("all_images_s", after(filled))];
+    let detail = [
+        ("load", load),
+        ("first_image_s", after(image)),
+        ("all_images_s", after(filled)),
+    ];
     Ok(Sample {
         value: after(pod),
         floor: None,

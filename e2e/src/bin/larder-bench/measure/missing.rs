@@ -7,6 +7,7 @@ use larder_api::{ImageCache, ImageCacheStatus};
 
 use crate::bench::{Bench, PATIENCE, QUIET, current};
 use crate::images::FOLDER;
+use crate::machine;
 use crate::result::{Sample, Setting};
 use crate::watch::Watch;
 
@@ -38,6 +39,7 @@ async fn ask(bench: &Bench, setting: &Setting, present: usize) -> anyhow::Result
 
     tokio::time::sleep(QUIET).await;
     let mut watch = Watch::begin(&bench.api(), "", |cache: ImageCache| cache).await?;
+    let load = machine::load();
     let applied = bench.apply("missing", &references, &setting.puller).await?;
     let (mut named, mut others) = (None, None);
     let (named, others) = watch
@@ -61,7 +63,11 @@ async fn ask(bench: &Bench, setting: &Setting, present: usize) -> anyhow::Result
         value: after(named),
         floor: None,
         writes: None,
-        detail: [("others_in_place_s".to_owned(), after(others))].into(),
+        detail: [
+            ("load".to_owned(), load),
+            ("others_in_place_s".to_owned(), after(others)),
+        ]
+        .into(),
     })
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::bench::{Applied, Bench, PATIENCE, QUIET, current};
 use crate::images::ImageSet;
+use crate::machine;
 use crate::result::Sample;
 use crate::watch::Watch;
 use crate::writes::{Writes, is_heartbeat};
@@ -35,6 +36,7 @@ pub async fn run(
 
 async fn refresh(bench: &Bench, name: &str, images: &ImageSet, token: &str) -> anyhow::Result<Sample> {
     let caches: Api<ImageCache> = bench.api();
+    let load = machine::load();
     let before = bench.registry.mark()?;
     let audit = bench.cluster.audit();
     let mark = audit.mark()?;
@@ -67,6 +69,7 @@ async fn refresh(bench: &Bench, name: &str, images: &ImageSet, token: &str) -> a
     let (heads, others): (Vec<_>, Vec<_>) = asked.partition(|request| request.method == "HEAD");
     let events = audit.since(mark)?;
     let detail = [
+        ("load", load),
         ("heads", heads.len() as f64),
         ("other_registry_requests", others.len() as f64),
     ];
