@@ -41,7 +41,7 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
 
     // The good ones first: nobody waits for a registry that does not answer.
     cache
-        .until("the good images are in place", 40, |s| {
+        .until("the good images are in place", 90, |s| {
             !s.node_statuses.is_empty() && s.node_statuses.iter().all(|n| n.ready >= 6)
         })
         .await;
@@ -52,14 +52,14 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
         (&closed, Reason::RegistryUnreachable),
     ] {
         cache
-            .until(&format!("{image} is {reason}"), 20, |s| {
+            .until(&format!("{image} is {reason}"), 60, |s| {
                 failure(s, image).is_some_and(|f| f.reason == reason && f.nodes > 0 && !f.message.is_empty())
             })
             .await;
     }
     // The runtime itself notices after 30 s.
     let status = cache
-        .until("the silent registry is told", 60, |s| {
+        .until("the silent registry is told", 120, |s| {
             failure(s, &silent).is_some_and(|f| f.reason == Reason::RegistryUnreachable && f.nodes > 0)
         })
         .await;
@@ -71,7 +71,7 @@ async fn every_bad_image_is_named_and_the_rest_is_in_place() {
     env.push(Open, &ImageSpec::new(211).layers(1, 50_000), "bad/missing", "1")
         .await;
     cache
-        .until("the missing image arrived", 60, |s| {
+        .until("the missing image arrived", 120, |s| {
             failure(s, &missing).is_none() && s.node_statuses.iter().all(|n| n.ready >= 7)
         })
         .await;

@@ -88,6 +88,7 @@ async fn a_shared_image_stays_until_the_last_cache_lets_go() {
     two.delete().await;
 }
 
+/// Alone: its 150 pods would hold up every other test's.
 #[tokio::test]
 async fn fifty_caches_at_once_become_ready_and_go_without_a_trace() {
     let env = Env::exclusive().await;
@@ -153,7 +154,7 @@ async fn fifty_caches_at_once_become_ready_and_go_without_a_trace() {
 
 #[tokio::test]
 async fn two_spellings_of_one_image_are_folded_and_accepted_says_so() {
-    let env = Env::shared().await;
+    let env = Env::exclusive().await;
     let namespace = env.namespace("spelling").await;
     // Public names are served by the open registry.
     env.push(
