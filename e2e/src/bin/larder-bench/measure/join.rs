@@ -23,6 +23,8 @@ pub async fn run(bench: &Bench, runs: usize) -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for _ in 0..runs {
         samples.push(join(bench).await?);
+        // A pod that outlives its node is cleared away by the cluster a minute later.
+        bench.settled().await?;
         bench.cluster.node_remove(NODE).await?;
         until("the cache forgets the node", async || {
             let caches = bench
