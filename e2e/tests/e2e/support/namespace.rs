@@ -130,11 +130,12 @@ impl Namespace {
         all.into_iter().filter_map(|r| r.metadata.name).collect()
     }
 
-    /// Deletes the namespace and waits until it is gone.
+    /// Deletes the namespace and waits until it is gone. The namespace controller waits for pods first, and a kubelet
+    /// lets a pod go only when the pull it is at has ended: half a minute for each registry that drops packets.
     pub async fn delete(self) {
         let api: Api<CoreNamespace> = Api::all(self.client.clone());
         api.delete(&self.name, &DeleteParams::default()).await.unwrap();
-        super::eventually(&format!("namespace {} goes", self.name), 90, || async {
+        super::eventually(&format!("namespace {} goes", self.name), 240, || async {
             match api.get_opt(&self.name).await.unwrap() {
                 None => Ok(()),
                 Some(left) => Err(format!("{:?}", left.status)),
