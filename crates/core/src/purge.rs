@@ -89,7 +89,7 @@ impl PurgeJobView {
                 .and_then(|w| w.message.clone());
             let view = read_pod(pod, 0, created_at);
             waiting
-                .or(view.blocked.map(|(_, m)| m))
+                .or(view.blocked)
                 .or(Some(view.message).filter(|m| !m.is_empty()))
         } else {
             failed_job.and_then(|c| c.message.clone())

@@ -2,7 +2,7 @@
 //! also where the image has no shell and no C library.
 //!
 //! - `larder-noop` exits 0 at once: the command of the containers by which the kubelet pulls an image.
-//! - `larder-noop install PATH` copies itself to PATH with mode 0755: the init container of those pods.
+//! - `larder-noop install PATH` copies itself to PATH with mode 0755: the first container of those pods.
 //! - `larder-noop hold` waits for SIGTERM or SIGINT and reaps orphans meanwhile: a pause container.
 //!
 //! It is not a shell and interprets nothing. Any other argument is an error, exit code 2.

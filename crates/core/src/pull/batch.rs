@@ -7,7 +7,7 @@ use larder_api::revision::RevisionImage;
 /// Containers of one pull pod.
 pub const MAX_IMAGES_PER_POD: usize = 32;
 /// A group larger than this is spread over several pods, where the limit allows: a pod pulls one image after another.
-/// Below it a second pod costs more (some 18 API writes, a sandbox, an init container) than it wins.
+/// Below it a second pod costs more (some 18 API writes, a sandbox) than it wins.
 const BYTES_PER_POD: i64 = 512 * 1024 * 1024;
 
 /// An image whose pull may begin now.

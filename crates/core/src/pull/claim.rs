@@ -72,7 +72,7 @@ pub(super) struct Work<'a> {
     /// Jobs that count towards the limit.
     pub(super) pods: usize,
     /// Something that keeps pods from starting at all.
-    pub(super) blocked: Option<(Option<Reason>, String)>,
+    pub(super) blocked: Option<String>,
     pub(super) reported: BTreeSet<ReportedDigest>,
     pub(super) delete: Vec<JobKey>,
     pub(super) resolve_again: Vec<(String, String, String, Timestamp)>,

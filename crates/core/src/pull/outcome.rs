@@ -134,13 +134,8 @@ fn state(
             rejection.message.clone(),
         );
     }
-    if let Some((reason, message)) = work.blocked.clone() {
-        let state = if reason.is_some() {
-            NodeState::Failed
-        } else {
-            NodeState::Pulling
-        };
-        return (state, reason, message);
+    if let Some(message) = work.blocked.clone() {
+        return (NodeState::Pulling, None, message);
     }
     // Where even the list of failures is cut, what is not on it waits like the rest.
     if counts.failed > 0 && (counts.outstanding == 0 || resting) {

@@ -33,8 +33,8 @@ pub enum ContainerState {
 pub struct PodView {
     /// One entry for each image, in the order of the pod's containers.
     pub containers: Vec<ContainerState>,
-    /// Why no container can start at all: the no-op program's image, or no room on the node.
-    pub blocked: Option<(Option<Reason>, String)>,
+    /// Why no container can start at all: there is no room on the node.
+    pub blocked: Option<String>,
     /// The last time that something moved.
     pub moved_at: Timestamp,
     /// The pod has ended or is being deleted: what is Pending stays so.
@@ -101,53 +101,23 @@ fn read_container(status: &ContainerStatus) -> ContainerState {
     }
 }
 
-fn blocked(pod: &Pod) -> Option<(Option<Reason>, String)> {
-    let status = pod.status.as_ref()?;
-    let init = status.init_container_statuses.iter().flatten().find_map(|s| {
-        let state = s.state.as_ref()?;
-        if let Some(waiting) = &state.waiting {
-            let message = waiting.message.as_deref().unwrap_or_default();
-            let reason = pull_reason(waiting.reason.as_deref().unwrap_or_default(), message)?;
-            let words = shorten(&redact(message), MESSAGE_CHARS);
-            return Some((
-                Some(reason),
-                format!("Larder's own image {} cannot be pulled: {words}", s.image),
-            ));
-        }
-        let ended = state.terminated.as_ref().filter(|t| t.exit_code != 0)?;
-        let words = shorten(
-            ended
-                .message
-                .as_deref()
-                .or(ended.reason.as_deref())
-                .unwrap_or_default(),
-            MESSAGE_CHARS,
-        );
-        let code = ended.exit_code;
-        Some((
-            Some(Reason::RuntimeError),
-            format!("Larder's own program ended with {code}: {words}"),
-        ))
-    });
-    init.or_else(|| {
-        let unschedulable = status.conditions.iter().flatten().find(|c| {
-            c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
-        })?;
-        let words = shorten(
-            unschedulable.message.as_deref().unwrap_or_default(),
-            MESSAGE_CHARS,
-        );
-        Some((None, format!("the pull pod cannot be scheduled: {words}")))
-    })
+fn blocked(pod: &Pod) -> Option<String> {
+    let unschedulable = pod.status.as_ref()?.conditions.iter().flatten().find(|c| {
+        c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
+    })?;
+    let words = shorten(
+        unschedulable.message.as_deref().unwrap_or_default(),
+        MESSAGE_CHARS,
+    );
+    Some(format!("the pull pod cannot be scheduled: {words}"))
 }
 
 fn moved_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     let times = status
-        .init_container_statuses
+        .container_statuses
         .iter()
         .flatten()
-        .chain(status.container_statuses.iter().flatten())
         .flat_map(|s| [s.state.as_ref(), s.last_state.as_ref()])
         .flatten()
         .flat_map(|s| {

@@ -8,8 +8,8 @@ pub fn is_pull(event: &Event, node: Option<&str>) -> bool {
     let reporter = event.source.as_ref().and_then(|source| source.host.as_deref());
     let container = event.involved_object.field_path.as_deref().unwrap_or_default();
     event.reason.as_deref() == Some("Pulled")
-        // Not the program that the init container brings.
-        && container.starts_with("spec.containers{")
+        // Not the program that the others run.
+        && container.starts_with("spec.containers{i")
         && node.is_none_or(|node| reporter == Some(node))
 }
 
@@ -30,6 +30,6 @@ mod tests {
         let pulled = event("Pulled", "spec.containers{i0}");
         assert!(is_pull(&pulled, None) && is_pull(&pulled, Some("n1")) && !is_pull(&pulled, Some("n2")));
         assert!(!is_pull(&event("Pulling", "spec.containers{i0}"), None));
-        assert!(!is_pull(&event("Pulled", "spec.initContainers{noop}"), None));
+        assert!(!is_pull(&event("Pulled", "spec.containers{noop}"), None));
     }
 }

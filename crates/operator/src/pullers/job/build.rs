@@ -1,7 +1,12 @@
 //! The Job that lets a node's kubelet pull images. Pure.
 //!
-//! Each image is a container of its pod; each runs the no-op program that an init container put into a shared folder,
+//! Each image is a container of its pod; each runs the no-op program that the first container put into a shared folder,
 //! so that any image will do, also one without a shell.
+//!
+//! That first container is an ordinary one, not an init container: the kubelet starts containers in their order, so the
+//! program is there a long time before the next image has been pulled, while the end of an init container is noticed
+//! only up to a second later. Should the program be missing all the same, the container fails to start and its image has
+//! been pulled, which is what it is for; nor do the images wait where the program's own image cannot be had.
 
 use std::collections::BTreeMap;
 
@@ -96,14 +101,15 @@ fn pod(
                 .map(|s| LocalObjectReference { name: s.name.clone() })
                 .collect()
         }),
-        init_containers: Some(vec![install(&resources, settings)]),
-        containers: pull
-            .images
-            .iter()
-            .enumerate()
-            // In the user's spelling: the kubelet records what it pulled under the very words of the pod (KEP-2535), and
-            // a pod that says `nginx` and must not pull would not be let use what was pulled as docker.io/library/nginx.
-            .map(|(i, image)| pull_one(i, wanted.written(image), &resources))
+        // In the user's spelling: the kubelet records what it pulled under the very words of the pod (KEP-2535), and a
+        // pod that says `nginx` and must not pull would not be let use what was pulled as docker.io/library/nginx.
+        containers: std::iter::once(install(&resources, settings))
+            .chain(
+                pull.images
+                    .iter()
+                    .enumerate()
+                    .map(|(i, image)| pull_one(i, wanted.written(image), &resources)),
+            )
             .chain([end(&resources, settings)])
             .collect(),
         volumes: Some(vec![Volume {
@@ -161,7 +167,7 @@ fn pull_one(index: usize, image: &str, resources: &ResourceRequirements) -> Cont
 fn end(resources: &ResourceRequirements, settings: &PodSettings) -> Container {
     let policy = match settings.image_pull_policy {
         PullPolicy::Never => PullPolicy::Never,
-        // The init container has just brought it.
+        // The first container has just brought it.
         PullPolicy::Always | PullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
     };
     Container {
