@@ -432,6 +432,31 @@ fn an_image_for_another_platform_is_never_said_to_be_held() {
 }
 
 #[test]
+fn only_a_cache_that_is_there_misses_its_revision() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 2));
+    node.claim("c", "r", Removal::Retain);
+    node.run(60);
+    node.revisions.clear();
+    node.run(5);
+    let told = node.status.clone().unwrap().caches[0].clone();
+    assert_eq!(
+        (told.state, told.reason),
+        (NodeState::Failed, Some(Reason::RevisionMissing))
+    );
+    // Deleted together with its revisions: that is no failure of anything.
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 2));
+    node.claim("c", "r", Removal::Retain);
+    node.run(60);
+    node.revisions.clear();
+    node.caches.clear();
+    node.run(5);
+    let told = node.status.clone().unwrap().caches[0].clone();
+    assert_eq!((told.state, told.reason), (NodeState::Ready, None));
+}
+
+#[test]
 fn what_a_pod_found_before_a_refresh_does_not_answer_it() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 1));

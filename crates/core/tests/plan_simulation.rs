@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use larder_api::image_cache::{ImageEntry, Removal};
 use larder_api::image_cache_status::{ImageCacheStatus, PurgeStatus, RefreshStatus};
@@ -455,6 +455,31 @@ fn a_deleted_cache_that_purges_leaves_every_node_and_then_nothing() {
     );
     cluster.settle();
     assert!(cluster.objects.is_empty());
+}
+
+#[test]
+fn a_suspended_cache_keeps_its_claims_whatever_becomes_of_labels() {
+    let mut cluster = Cluster::new(2);
+    cluster.cache("b", Removal::Purge, 1);
+    cluster.caches[0].spec.nodes.selector = Some(LabelSelector {
+        match_labels: Some([("pool".to_owned(), "web".to_owned())].into()),
+        ..LabelSelector::default()
+    });
+    for node in cluster.nodes.values_mut() {
+        node.labels.insert("pool".into(), "web".into());
+    }
+    cluster.revise("b", "first");
+    cluster.settle();
+    cluster.caches[0].spec.suspend = true;
+    cluster.step();
+    if let Some(node) = cluster.nodes.get_mut("node-0") {
+        node.labels.clear();
+    }
+    assert_eq!(cluster.step().actions, []);
+    assert_eq!(cluster.objects["node-0"].spec.caches[0].desired, Desired::Present);
+    cluster.caches[0].spec.suspend = false;
+    cluster.step();
+    assert_eq!(cluster.objects["node-0"].spec.caches[0].desired, Desired::Absent);
 }
 
 #[test]

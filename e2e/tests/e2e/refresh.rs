@@ -232,7 +232,7 @@ async fn references_that_nodes_resolve_are_reported_by_them() {
     let reported = |digest: String| {
         let (env, ns) = (&env, &ns.name);
         async move {
-            eventually("nodes report the digest", 60, || async {
+            eventually("nodes report the digest", 120, || async {
                 let all = env.kubectl(&["get", "nic", "--output=json"]).unwrap();
                 let all: serde_json::Value = serde_json::from_str(&all).unwrap();
                 let caches = all["items"].as_array().unwrap().iter().flat_map(|n| {

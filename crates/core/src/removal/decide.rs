@@ -71,7 +71,8 @@ pub fn decide(entries: &[PurgeEntry], keep: &[ImageRef], state: &NodeContents) -
     for (index, (entry, reference)) in entries.iter().zip(&parsed).enumerate() {
         let digest = entry.digest.as_deref();
         match reference.as_ref().map(|r| (r, locate(&held, r, digest))) {
-            Err(error) => settle(&mut plan, index, Outcome::Failed, error.to_string()),
+            // No image can have such a name: to try again for ever would hold up whoever waits for the removal.
+            Err(error) => settle(&mut plan, index, Outcome::Absent, error.to_string()),
             Ok((_, Err(why))) => settle(&mut plan, index, Outcome::Absent, why.to_owned()),
             Ok((reference, Ok((place, has_tag)))) => {
                 let (claimed_at, all) = mandates
