@@ -48,7 +48,8 @@ pub struct ImageCacheSpec {
     #[serde(default)]
     pub nodes: NodesSpec,
 
-    /// Who pulls. `Auto` chooses; today that is a Job on each node.
+    /// Who pulls. `Auto` chooses for each image and node: the agent what can be had without credentials, where one runs,
+    /// the kubelet all else.
     #[serde(default)]
     pub puller: Puller,
 
@@ -85,6 +86,11 @@ pub struct ImageCacheSpec {
     #[serde(default)]
     #[schemars(extend("default" = {}))]
     pub retry: RetrySpec,
+
+    /// What keeps the images on the node, and the node's disk from filling up; carried out by the agent.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub protect: ProtectSpec,
 
     /// What happens on the nodes to images that leave the cache, or when the cache is deleted.
     #[serde(default)]
@@ -147,6 +153,8 @@ pub enum Puller {
     Auto,
     /// The kubelet, by pods of short Jobs.
     Job,
+    /// The agent; a node without one waits for it. What needs credentials is pulled by the kubelet all the same.
+    Agent,
 }
 
 /// A secret of the cache's own namespace.
@@ -219,6 +227,11 @@ impl Default for RolloutSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimeoutsSpec {
+    /// A pull by the agent of which no byte arrives for so long is given up.
+    #[serde(default = "default_no_progress")]
+    #[schemars(schema_with = "duration_schema", extend("default" = "2m"))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("timeouts.noProgress must be between 1s and 720h"))]
+    pub no_progress: Duration,
     /// One attempt at pulling an image.
     #[serde(default = "default_attempt")]
     #[schemars(schema_with = "duration_schema", extend("default" = "1h"))]
@@ -234,6 +247,7 @@ pub struct TimeoutsSpec {
 impl Default for TimeoutsSpec {
     fn default() -> Self {
         Self {
+            no_progress: default_no_progress(),
             attempt: default_attempt(),
             overall: default_overall(),
         }
@@ -262,6 +276,29 @@ impl Default for RetrySpec {
         Self {
             initial_delay: default_initial_delay(),
             max_delay: default_max_delay(),
+        }
+    }
+}
+
+/// What keeps images on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtectSpec {
+    /// Have the runtime and the kubelet's garbage collector leave the images alone.
+    #[serde(default = "default_pin")]
+    pub pin: bool,
+    /// A pull that would leave less than this share of the image file system free is not begun: 0% to 90%. Of several
+    /// caches on a node, the highest counts.
+    #[serde(default = "default_min_free_disk")]
+    #[schemars(length(max = 3), regex(pattern = r"^([0-9]|[1-8][0-9]|90)%$"))]
+    pub min_free_disk: String,
+}
+
+impl Default for ProtectSpec {
+    fn default() -> Self {
+        Self {
+            pin: default_pin(),
+            min_free_disk: default_min_free_disk(),
         }
     }
 }
@@ -335,6 +372,18 @@ fn default_max_concurrent_nodes() -> IntOrString {
 
 fn default_images_per_node() -> i32 {
     3
+}
+
+fn default_pin() -> bool {
+    true
+}
+
+fn default_min_free_disk() -> String {
+    "20%".into()
+}
+
+fn default_no_progress() -> Duration {
+    StdDuration::from_mins(2).into()
 }
 
 fn default_attempt() -> Duration {

@@ -46,6 +46,16 @@ pub const REVISION_ANNOTATION: &str = "larder.dev/revision";
 pub const IMAGES_ANNOTATION: &str = "larder.dev/images";
 /// Annotation on purge Jobs: what they carry out, as JSON.
 pub const WORK_ANNOTATION: &str = "larder.dev/work";
+/// A pod of the agent's DaemonSet.
+pub const PURPOSE_AGENT: &str = "agent";
+/// Field manager of the agents.
+pub const AGENT_FIELD_MANAGER: &str = "larder-agent";
+/// Service account of the agents.
+pub const AGENT_SERVICE_ACCOUNT: &str = "larder-agent";
+/// containerd label on the record of an image id: Larder pulled the image, at this time.
+pub const PULLED_LABEL: &str = "larder.dev/pulled";
+/// containerd label on the record of an image id: Larder pinned the image.
+pub const PINNED_LABEL: &str = "larder.dev/pinned";
 /// Label on revisions: the hash their name ends with.
 pub const REVISION_HASH_LABEL: &str = "larder.dev/revision-hash";
 
@@ -116,4 +126,8 @@ pub mod condition {
     pub const PROGRESSING: &str = "Progressing";
     /// Something needs a person.
     pub const DEGRADED: &str = "Degraded";
+    /// Of an agent: the node's runtime answers.
+    pub const RUNTIME_READY: &str = "RuntimeReady";
+    /// Of an agent: pinned images are safe from garbage collection.
+    pub const PROTECTED: &str = "Protected";
 }

@@ -1,15 +1,16 @@
 //! `NodeImageCache`: what one node should hold, and what it holds.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::image_cache::Removal;
+use crate::image_cache::{OnMissingPlatform, ProtectSpec, Puller, Removal, RetrySpec, TimeoutsSpec};
 use crate::names;
 
 /// What one node should hold: claims of caches on it.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[allow(clippy::duplicated_attributes, reason = "columns have types in common")]
 #[kube(
     group = "larder.dev",
     version = "v1alpha1",
@@ -21,16 +22,28 @@ use crate::names;
     category = "larder",
     doc = "A NodeImageCache, named like its node, says which revisions of which caches the node should hold, and what it holds. Written by Larder alone.",
     printcolumn(
-        name = "Caches",
+        name = "Agent",
         type_ = "string",
-        json_path = ".status.kubelet.summary.caches",
-        description = "Caches whole on the node, of those assigned"
+        json_path = ".status.agent.summary.caches",
+        description = "Caches whole as far as the agent pulls, of those that it works for"
     ),
     printcolumn(
-        name = "Not Ready",
+        name = "Kubelet",
+        type_ = "string",
+        json_path = ".status.kubelet.summary.caches",
+        description = "Caches whole as far as the kubelet pulls, of those that it works for"
+    ),
+    printcolumn(
+        name = "Agent Missing",
+        type_ = "integer",
+        json_path = ".status.agent.summary.notReady",
+        description = "Images that the agent should bring and has not"
+    ),
+    printcolumn(
+        name = "Kubelet Missing",
         type_ = "integer",
         json_path = ".status.kubelet.summary.notReady",
-        description = "Images that the node should hold and does not"
+        description = "Images that the kubelet should bring and has not"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -44,6 +57,21 @@ pub struct NodeImageCacheSpec {
     #[schemars(length(max = 500))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub caches: Vec<CacheClaim>,
+    /// Bounds of what the agent does on the node, for all caches together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<NodeLimits>,
+}
+
+/// Bounds of what the agent does on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeLimits {
+    /// Images pulled at a time.
+    #[schemars(range(min = 1, max = 100))]
+    pub pulls: i32,
+    /// Seconds between two reports of mere progress: more in a large cluster.
+    #[schemars(range(min = 1, max = 3600))]
+    pub report_seconds: i32,
 }
 
 /// What one cache wants of one node.
@@ -81,6 +109,38 @@ pub struct CacheClaim {
     /// Set by a refresh: images last confirmed before this moment are confirmed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_after: Option<Time>,
+    /// Who pulls.
+    #[serde(default)]
+    pub puller: Puller,
+    /// What the cache asks of the agent beyond the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<ClaimOverrides>,
+}
+
+/// Where a cache differs from the defaults of [`crate::ImageCacheSpec`]: what an agent, which reads no ImageCache, has to
+/// know of it. Absent fields have the default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimOverrides {
+    /// `spec.suspend`: no new work.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub suspend: bool,
+    /// `spec.rollout.imagesPerNode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20))]
+    pub images_per_node: Option<i32>,
+    /// `spec.timeouts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsSpec>,
+    /// `spec.retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+    /// `spec.protect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protect: Option<ProtectSpec>,
+    /// `spec.onMissingPlatform`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_missing_platform: Option<OnMissingPlatform>,
 }
 
 /// Whether a revision should be on a node.
@@ -100,6 +160,66 @@ pub struct NodeImageCacheStatus {
     /// Written by the operator from the status of pods: what the kubelet pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubelet: Option<PullerStatus>,
+    /// Written by the agent on the node: what it pulled, and what it sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentStatus>,
+}
+
+/// What the agent knows of its node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// As of any puller. A claim of which the agent pulls and removes nothing has no entry.
+    #[serde(flatten)]
+    pub puller: PullerStatus,
+    /// UID of the agent's own pod.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod_uid: String,
+    /// The runtime that the agent speaks to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeOnNode>,
+    /// What the runtime lets the agent do, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub capabilities: Vec<Capability>,
+    /// The file system of the images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskOnNode>,
+    /// `RuntimeReady`: the runtime answers. `Protected`: pins hold; False where the runtime knows none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub conditions: Vec<Condition>,
+}
+
+/// A node's container runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeOnNode {
+    /// `containerd`, `cri-o`.
+    pub name: String,
+    /// Its release.
+    pub version: String,
+}
+
+/// Something that not every runtime lets an agent do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Capability {
+    /// See whether the content of an image is really there, and mark what Larder pulled.
+    Content,
+    /// Keep an image from garbage collection.
+    Pin,
+    /// Tell how many bytes of a pull have arrived.
+    Progress,
+}
+
+/// The file system of a node's images. Rounded to a hundredth of it, so that it is written seldom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskOnNode {
+    /// Bytes that can be used at all.
+    pub total_bytes: i64,
+    /// Percent of them that are free.
+    pub free_percent: i32,
 }
 
 /// What one puller knows of a node.
@@ -273,6 +393,12 @@ pub struct ImageOnNode {
     /// When the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+    /// Compressed bytes that have arrived, where a pull by the agent is at work.
+    #[serde(default, skip_serializing_if = "is_zero_bytes")]
+    pub bytes_done: i64,
+    /// Compressed bytes of the image, beside `bytesDone`.
+    #[serde(default, skip_serializing_if = "is_zero_bytes")]
+    pub bytes_total: i64,
 }
 
 /// State of one image on a node.
@@ -287,9 +413,21 @@ pub enum ImageState {
     Waiting,
     /// It has no manifest for the node's platform and is left out.
     Skipped,
+    /// The agent is pulling it.
+    Pulling,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
 fn is_zero(n: &i32) -> bool {
     *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_zero_bytes(n: &i64) -> bool {
+    *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+fn is_false(b: &bool) -> bool {
+    !*b
 }

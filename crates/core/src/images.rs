@@ -202,8 +202,9 @@ mod tests {
             "onMissingPlatform": "Skip",
             "refresh": {"interval": "1h"},
             "rollout": {"maxConcurrentNodes": "25%", "imagesPerNode": 3},
-            "timeouts": {"attempt": "1h", "overall": "2h"},
+            "timeouts": {"noProgress": "2m", "attempt": "1h", "overall": "2h"},
             "retry": {"initialDelay": "1s", "maxDelay": "10m"},
+            "protect": {"pin": true, "minFreeDisk": "20%"},
             "removal": "Retain",
             "podTemplate": {
                 "serviceAccountName": "default",

@@ -2,7 +2,9 @@
 //!
 //! It must not hold async code, a clock (`now` is passed in), network, a Kubernetes client or logging.
 
+pub mod agent;
 pub mod backoff;
+pub mod choose;
 pub mod facts;
 pub mod format;
 mod hash;

@@ -5,6 +5,7 @@
 
 mod cache;
 mod gone;
+mod overrides;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,8 @@ use larder_api::node_image_cache::{CacheClaim, CacheOnNode};
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache, NodeImageCacheSpec};
 
 use crate::facts::NodeFacts;
+pub use overrides::ClaimSettings;
+
 use cache::plan_cache;
 use gone::{inherit, outlive};
 
@@ -116,6 +119,7 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
         let spec = NodeImageCacheSpec {
             node_uid: node.uid.clone(),
             caches: wanted,
+            limits: object.and_then(|o| o.spec.limits.clone()),
         };
         match object {
             None if spec.caches.is_empty() => {}

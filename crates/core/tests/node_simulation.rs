@@ -151,6 +151,8 @@ impl Node {
             assigned_at: Time(self.now),
             removal,
             verify_after: None,
+            puller: larder_api::image_cache::Puller::Job,
+            overrides: None,
         });
     }
 

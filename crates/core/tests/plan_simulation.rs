@@ -205,6 +205,7 @@ impl Cluster {
         };
         object.status = Some(NodeImageCacheStatus {
             kubelet: Some(kubelet),
+            agent: None,
         });
     }
 

@@ -311,6 +311,8 @@ pub(crate) fn object() -> NodeImageCache {
         assigned_at: now,
         removal: larder_api::image_cache::Removal::Retain,
         verify_after: None,
+        puller: larder_api::image_cache::Puller::Job,
+        overrides: None,
     }];
     object
 }

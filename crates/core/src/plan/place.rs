@@ -6,6 +6,7 @@ use larder_api::image_cache::Removal;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 use larder_api::{ImageCache, ImageCacheRevision};
 
+use super::overrides::overrides;
 use super::{CONFIRM_AFTER, MAX_REMOVE_REVISIONS, Snapshot, saturating};
 use crate::select::Eligibility;
 
@@ -86,6 +87,8 @@ impl Place<'_> {
                 assigned_at: Time(snapshot.now),
                 removal: cache.spec.removal,
                 verify_after: None,
+                puller: cache.spec.puller,
+                overrides: overrides(&cache.spec),
             },
         }
     }
@@ -125,6 +128,8 @@ impl Place<'_> {
     ) -> CacheClaim {
         let mut next = claim.clone();
         next.removal = cache.spec.removal;
+        next.puller = cache.spec.puller;
+        next.overrides = overrides(&cache.spec);
         let done = self
             .on_node
             .map(|s| s.removed_revisions.as_slice())

@@ -186,6 +186,7 @@ fn fail<'a>(
         message: message.to_owned(),
         attempts,
         since: Some(Time(since)),
+        ..ImageOnNode::default()
     };
     work.failed.insert(image.image.as_str(), failure);
     since

@@ -76,6 +76,8 @@ impl Place {
             assigned_at: Time(at(minutes)),
             removal: Removal::Retain,
             verify_after: None,
+            puller: larder_api::image_cache::Puller::Job,
+            overrides: None,
         });
         self
     }
@@ -126,6 +128,7 @@ impl Place {
             message: message.into(),
             attempts: 1,
             since: Some(Time(at(1))),
+            ..ImageOnNode::default()
         });
         self
     }

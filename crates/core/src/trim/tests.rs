@@ -213,6 +213,7 @@ fn image(cache: usize, i: usize, state: ImageState, message: &str) -> ImageOnNod
         message: message.into(),
         attempts: 3,
         since: Some(Time(Timestamp::UNIX_EPOCH)),
+        ..ImageOnNode::default()
     }
 }
 
