@@ -28,4 +28,5 @@ install_larder() {
     rm -rf "$folder"
     kube wait --for=condition=Established --timeout=60s crd -l app.kubernetes.io/part-of=larder >/dev/null
     kube --namespace larder-system rollout status deployment/larder-operator --timeout=180s
+    kube --namespace larder-agents rollout status daemonset/larder-agent --timeout=180s
 }
