@@ -37,6 +37,7 @@ pub fn seldom_heals(reason: Reason) -> bool {
             | Reason::NoMatchingPlatform
             | Reason::InvalidReference
             | Reason::CredentialsMissing
+            | Reason::DigestMismatch
     )
 }
 
@@ -100,6 +101,7 @@ mod tests {
             Reason::NoMatchingPlatform,
             Reason::InvalidReference,
             Reason::CredentialsMissing,
+            Reason::DigestMismatch,
         ] {
             assert!(near(delay(&retry(1, 600), Some(reason), 1, 7), 60.0));
             assert!(near(delay(&retry(1, 600), Some(reason), 2, 7), 120.0));

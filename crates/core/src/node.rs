@@ -159,8 +159,8 @@ fn worth_writing(
     }
 }
 
-/// What is reported at once: everything but waiting images and counts.
-fn milestones(status: &PullerStatus) -> (BTreeSet<String>, BTreeSet<String>) {
+/// What is reported at once: everything but images that wait or are being pulled, and counts.
+pub(crate) fn milestones(status: &PullerStatus) -> (BTreeSet<String>, BTreeSet<String>) {
     let caches = status.caches.iter().filter_map(|c| {
         // An entry that says no more than "begun" is no news.
         let begun = matches!(
@@ -189,7 +189,7 @@ fn milestones(status: &PullerStatus) -> (BTreeSet<String>, BTreeSet<String>) {
     let images = status
         .images
         .iter()
-        .filter(|i| i.state != ImageState::Waiting)
+        .filter(|i| !matches!(i.state, ImageState::Waiting | ImageState::Pulling))
         .map(|i| format!("{:?}", (&i.cache, &i.image, i.state, i.reason, i.attempts)));
     (caches.collect(), images.collect())
 }

@@ -27,7 +27,8 @@ pub struct AgentInput<'a> {
     pub spec: &'a NodeImageCacheSpec,
     /// Generation of that.
     pub generation: i64,
-    /// The revisions that claims name and that could be read.
+    /// The revisions that could be read, of those that claims name (`revision`, `removeRevisions`) and those that the
+    /// status calls `held`: what cannot be read is not called held.
     pub revisions: &'a Revisions<'a>,
     /// The status as last written, by this process or the one before it; none if it is about another node's UID.
     pub previous: Option<&'a AgentStatus>,
@@ -113,6 +114,8 @@ pub struct PullOrder {
     pub tag: Option<String>,
     /// Compressed bytes; zero where unknown.
     pub bytes: i64,
+    /// When it was asked for, by the clock of the API server: a failure of what was asked for since counts anew.
+    pub asked_at: Timestamp,
     /// Pin it as soon as it is there.
     pub pin: bool,
     /// The whole attempt.
@@ -194,6 +197,8 @@ pub struct Memory {
     pub removals: BTreeMap<String, Removed>,
     /// Digests found behind references that were never resolved.
     pub reported: BTreeMap<String, String>,
+    /// [`PullOrder::asked_at`] of the last pull of each such reference.
+    pub pulled: BTreeMap<String, Timestamp>,
 }
 
 /// Failures of one image in a row.
@@ -203,6 +208,8 @@ pub struct Failed {
     pub attempts: i32,
     /// When the last one was.
     pub at: Timestamp,
+    /// [`PullOrder::asked_at`] of the last one.
+    pub asked_at: Timestamp,
     /// Why.
     pub failure: PullFailure,
 }
@@ -223,8 +230,10 @@ pub struct Removed {
     pub work: String,
     /// When.
     pub at: Timestamp,
-    /// What became of it; an error in words where it could not be carried out.
+    /// What became of it, earlier runs of the same work included; an error in words where it could not be carried out.
     pub report: Result<PurgeReport, String>,
+    /// A hash of what of it was still on the node when that was looked at next.
+    pub left: Option<String>,
 }
 
 /// What to do.

@@ -1,7 +1,7 @@
 //! Which images of a revision are missing, in a few characters: lists are cut, this never is.
 
 /// One bit for each, the first in the highest bit of the first digit; empty if none is set.
-pub(super) fn encode(missing: &[bool]) -> String {
+pub(crate) fn encode(missing: &[bool]) -> String {
     if !missing.contains(&true) {
         return String::new();
     }
@@ -17,7 +17,7 @@ pub(super) fn encode(missing: &[bool]) -> String {
 }
 
 /// Whether the bit is set. What cannot be read counts as missing.
-pub(super) fn is_missing(bits: &str, index: usize) -> bool {
+pub(crate) fn is_missing(bits: &str, index: usize) -> bool {
     if bits.is_empty() {
         return false;
     }

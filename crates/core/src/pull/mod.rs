@@ -4,7 +4,7 @@
 //! showed has been written, so a crash at any line loses nothing.
 
 mod batch;
-mod bits;
+pub(crate) mod bits;
 mod claim;
 mod create;
 mod decide;

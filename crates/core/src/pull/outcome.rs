@@ -12,7 +12,7 @@ use super::decide::PullJob;
 use super::known::key;
 
 /// Revisions that a node's status remembers as held whole.
-const MAX_HELD: usize = 4;
+pub(crate) const MAX_HELD: usize = 4;
 
 /// Counts of a revision's images on the node.
 #[derive(Default)]
