@@ -3,11 +3,14 @@
 use std::env;
 use std::error::Error;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 8] = [
     "cri.proto",
     "containerd_types.proto",
     "containerd_images.proto",
     "containerd_content.proto",
+    "containerd_snapshots.proto",
+    "containerd_events.proto",
+    "containerd_event_types.proto",
     "containerd_version.proto",
 ];
 

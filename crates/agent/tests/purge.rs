@@ -159,11 +159,11 @@ async fn every_outcome_is_counted_and_all_but_removed_are_named() {
     );
     let model = node.runtime.model();
     assert!(
-        !model.has_content(&gone.layers[0]),
+        !model.has_content(&gone.layers[0].digest),
         "the last deletion has to collect the content"
     );
     for kept in [&used, &old, &shared] {
-        assert!(model.has_content(&kept.layers[0]));
+        assert!(model.has_content(&kept.layers[0].digest));
     }
     assert!(
         !model
@@ -185,7 +185,7 @@ async fn what_starts_between_two_removals_is_seen() {
     let arguments = [entry("a:1", None, false), entry("b:1", None, false)].concat();
     let report = node.report(&arguments).await;
     assert_eq!((report.removed, report.in_use), (1, 1));
-    assert!(node.runtime.model().has_content(&images[second].layers[0]));
+    assert!(node.runtime.model().has_content(&images[second].layers[0].digest));
 }
 
 #[tokio::test]
@@ -227,7 +227,7 @@ async fn what_is_kept_stays_and_what_cannot_be_understood_is_refused() {
             .await
             .starts_with("--keep A B")
     );
-    assert!(node.runtime.model().has_content(&image.layers[0]));
+    assert!(node.runtime.model().has_content(&image.layers[0].digest));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use tracing::debug;
 
+use crate::containerd::Containerd;
 use crate::error::RuntimeError;
 use crate::proto::cri::image_service_client::ImageServiceClient;
 use crate::proto::cri::runtime_service_client::RuntimeServiceClient;
@@ -16,8 +17,7 @@ use crate::proto::cri::{
     AuthConfig, ContainerStatusRequest, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
     ListContainersRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest, VersionRequest,
 };
-use crate::records::RecordsClient;
-use crate::runtime::{Records, Runtime};
+use crate::runtime::{Content, Events, Records, Runtime};
 use crate::types::{Container, Image, ImageFs, Version};
 
 /// A node with some thousand images passes gRPC's default of 4 MiB.
@@ -50,7 +50,7 @@ pub struct RuntimeClient {
     path: PathBuf,
     images: ImageServiceClient<Channel>,
     runtime: RuntimeServiceClient<Channel>,
-    records: Option<RecordsClient>,
+    containerd: Option<Containerd>,
     timeouts: Timeouts,
 }
 
@@ -77,13 +77,13 @@ impl RuntimeClient {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            records: None,
+            containerd: None,
             timeouts,
         };
         let version = client.version_within(timeouts.probe).await?;
-        let records = RecordsClient::new(channel, timeouts);
-        match records.probe().await {
-            Ok(()) => client.records = Some(records),
+        let containerd = Containerd::new(channel, timeouts);
+        match containerd.probe().await {
+            Ok(()) => client.containerd = Some(containerd),
             Err(error) if error.is_unimplemented() => {}
             Err(error) => return Err(error),
         }
@@ -91,7 +91,7 @@ impl RuntimeClient {
             path = %path.display(),
             runtime = version.runtime,
             version = version.version,
-            containerd = client.records.is_some(),
+            containerd = client.containerd.is_some(),
             "connected"
         );
         Ok(client)
@@ -213,7 +213,21 @@ impl Runtime for RuntimeClient {
     }
 
     fn records(&self) -> Option<&dyn Records> {
-        self.records.as_ref().map(|records| records as &dyn Records)
+        self.containerd
+            .as_ref()
+            .map(|containerd| containerd as &dyn Records)
+    }
+
+    fn content(&self) -> Option<&dyn Content> {
+        self.containerd
+            .as_ref()
+            .map(|containerd| containerd as &dyn Content)
+    }
+
+    fn events(&self) -> Option<&dyn Events> {
+        self.containerd
+            .as_ref()
+            .map(|containerd| containerd as &dyn Events)
     }
 }
 

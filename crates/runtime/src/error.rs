@@ -33,6 +33,16 @@ pub enum RuntimeError {
         /// What it answered.
         status: Box<Status>,
     },
+    /// A blob that is not read because of its size.
+    #[error("{digest} has {size} bytes, at most {at_most} are read")]
+    TooLarge {
+        /// The blob.
+        digest: String,
+        /// Its bytes.
+        size: u64,
+        /// The limit.
+        at_most: u64,
+    },
 }
 
 impl RuntimeError {
@@ -40,7 +50,7 @@ impl RuntimeError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { status, .. } => Some(status.code()),
-            Self::Connect { .. } | Self::Timeout { .. } => None,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::TooLarge { .. } => None,
         }
     }
 

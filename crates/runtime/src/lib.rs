@@ -5,16 +5,32 @@
 //! is decided in `larder-core`.
 
 mod client;
+mod containerd;
+mod content;
+mod disk;
 mod error;
+mod events;
 mod find;
+mod manifest;
+mod observed;
+mod presence;
+mod progress;
 pub mod proto;
 mod records;
 mod runtime;
 mod types;
 
 pub use client::{MAX_MESSAGE_BYTES, RuntimeClient, Timeouts};
+pub use disk::disk;
 pub use error::RuntimeError;
+pub use events::EventStream;
 pub use find::{KNOWN_SOCKETS, NoRuntime, Tried, find_runtime};
+pub use manifest::{Descriptor, ImageManifest, IndexEntry, MAX_MANIFEST_BYTES, Manifest, ManifestError};
+pub use observed::observed;
+pub use presence::{Contents, ImageContents, Manifests, TargetContents};
+pub use progress::{Progress, PullProgress};
 pub use proto::cri::AuthConfig;
-pub use runtime::{Records, Runtime};
-pub use types::{Container, ContainerState, Image, ImageFs, Record, Version};
+pub use runtime::{Content, Events, Records, Runtime};
+pub use types::{
+    Blob, Container, ContainerState, Image, ImageFs, Ingest, Record, RuntimeEvent, Target, Version,
+};

@@ -14,6 +14,9 @@ pub mod containerd {
     pub mod types {
         tonic::include_proto!("containerd.types");
     }
+    pub mod events {
+        tonic::include_proto!("containerd.events");
+    }
     pub mod services {
         pub mod images {
             pub mod v1 {
@@ -23,6 +26,16 @@ pub mod containerd {
         pub mod content {
             pub mod v1 {
                 tonic::include_proto!("containerd.services.content.v1");
+            }
+        }
+        pub mod snapshots {
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.snapshots.v1");
+            }
+        }
+        pub mod events {
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.events.v1");
             }
         }
         pub mod version {

@@ -1,65 +1,23 @@
-//! containerd's own API, in the namespace that CRI uses.
+//! containerd's images service: the names of images.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use prost_types::FieldMask;
-use tonic::metadata::MetadataValue;
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::Code;
 
-use crate::client::{MAX_MESSAGE_BYTES, Timeouts, within};
+use crate::client::within;
+use crate::containerd::{Containerd, bytes, found, time};
 use crate::error::RuntimeError;
-use crate::proto::containerd::services::content::v1::InfoRequest;
-use crate::proto::containerd::services::content::v1::content_client::ContentClient;
-use crate::proto::containerd::services::images::v1::images_client::ImagesClient;
 use crate::proto::containerd::services::images::v1::{
-    DeleteImageRequest, GetImageRequest, Image, ListImagesRequest, UpdateImageRequest,
+    CreateImageRequest, DeleteImageRequest, GetImageRequest, Image, ListImagesRequest, UpdateImageRequest,
 };
-use crate::proto::containerd::services::version::v1::version_client::VersionClient;
 use crate::proto::containerd::types::Descriptor;
 use crate::runtime::Records;
-use crate::types::Record;
-
-/// Kubernetes' images and containers live in this namespace of containerd.
-const NAMESPACE: &str = "k8s.io";
-
-type Namespaced = InterceptedService<Channel, InNamespace>;
-
-/// containerd over the channel that also carries CRI.
-#[derive(Clone, Debug)]
-pub(crate) struct RecordsClient {
-    version: VersionClient<Channel>,
-    images: ImagesClient<Namespaced>,
-    content: ContentClient<Namespaced>,
-    timeouts: Timeouts,
-}
-
-impl RecordsClient {
-    pub(crate) fn new(channel: Channel, timeouts: Timeouts) -> Self {
-        let namespaced = InterceptedService::new(channel.clone(), InNamespace);
-        Self {
-            version: VersionClient::new(channel),
-            images: ImagesClient::new(namespaced.clone())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            content: ContentClient::new(namespaced),
-            timeouts,
-        }
-    }
-
-    /// Succeeds if containerd answers; Unimplemented means another runtime.
-    pub(crate) async fn probe(&self) -> Result<(), RuntimeError> {
-        let mut client = self.version.clone();
-        within("containerd Version", self.timeouts.probe, client.version(())).await?;
-        Ok(())
-    }
-}
+use crate::types::{Record, Target};
 
 #[async_trait]
-impl Records for RecordsClient {
+impl Records for Containerd {
     async fn list(&self) -> Result<Vec<Record>, RuntimeError> {
         let mut client = self.images.clone();
         let call = client.list(ListImagesRequest { filters: Vec::new() });
@@ -76,27 +34,45 @@ impl Records for RecordsClient {
         Ok(answer.and_then(|a| a.image).map(Record::from))
     }
 
-    async fn set_label(&self, name: &str, key: &str, value: &str) -> Result<(), RuntimeError> {
+    async fn tag(&self, name: &str, target: &Target) -> Result<(), RuntimeError> {
+        if let Some(record) = self.get(name).await? {
+            if record.target == target.digest {
+                return Ok(());
+            }
+            return self.point(name, target).await;
+        }
         let mut client = self.images.clone();
-        let request = UpdateImageRequest {
+        let request = CreateImageRequest {
             image: Some(Image {
                 name: name.to_owned(),
-                labels: HashMap::from([(key.to_owned(), value.to_owned())]),
-                // Not looked at, but without it containerd 2.3.7 crashes (a nil pointer in imageFromProto).
-                target: Some(Descriptor::default()),
+                target: Some(descriptor(target)),
                 ..Image::default()
             }),
-            update_mask: Some(FieldMask {
-                paths: vec![format!("labels.{key}")],
-            }),
         };
-        within(
-            "containerd UpdateImage",
+        match within(
+            "containerd CreateImage",
             self.timeouts.write,
-            client.update(request),
+            client.create(request),
         )
-        .await?;
-        Ok(())
+        .await
+        {
+            Ok(_) => Ok(()),
+            // A pull made it meanwhile.
+            Err(error) if error.code() == Some(Code::AlreadyExists) => self.point(name, target).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_labels(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), RuntimeError> {
+        let image = Image {
+            name: name.to_owned(),
+            labels: labels.clone().into_iter().collect(),
+            // Not looked at, but without it containerd 2.3.7 crashes (a nil pointer in imageFromProto).
+            target: Some(Descriptor::default()),
+            ..Image::default()
+        };
+        self.update(image, labels.keys().map(|key| format!("labels.{key}")).collect())
+            .await
     }
 
     async fn delete(&self, name: &str, target: &str, collect: bool) -> Result<(), RuntimeError> {
@@ -109,44 +85,62 @@ impl Records for RecordsClient {
                 ..Descriptor::default()
             }),
         };
-        found(
-            within(
-                "containerd DeleteImage",
-                self.timeouts.write,
-                client.delete(request),
-            )
-            .await,
-        )?;
+        let call = client.delete(request);
+        found(within("containerd DeleteImage", self.timeouts.write, call).await)?;
         Ok(())
     }
+}
 
-    async fn has_content(&self, digest: &str) -> Result<bool, RuntimeError> {
-        let mut client = self.content.clone();
-        let call = client.info(InfoRequest {
-            digest: digest.to_owned(),
+impl Containerd {
+    async fn point(&self, name: &str, target: &Target) -> Result<(), RuntimeError> {
+        let image = Image {
+            name: name.to_owned(),
+            target: Some(descriptor(target)),
+            ..Image::default()
+        };
+        self.update(image, vec!["target".to_owned()]).await
+    }
+
+    /// Changes the fields that `paths` name. Without any, containerd would replace the whole record.
+    async fn update(&self, image: Image, paths: Vec<String>) -> Result<(), RuntimeError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let mut client = self.images.clone();
+        let call = client.update(UpdateImageRequest {
+            image: Some(image),
+            update_mask: Some(FieldMask { paths }),
         });
-        Ok(found(within("containerd content Info", self.timeouts.read, call).await)?.is_some())
+        within("containerd UpdateImage", self.timeouts.write, call).await?;
+        Ok(())
     }
 }
 
-/// Names the namespace in every request.
-#[derive(Clone, Debug)]
-struct InNamespace;
-
-impl Interceptor for InNamespace {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
-        Ok(request)
+fn descriptor(target: &Target) -> Descriptor {
+    Descriptor {
+        media_type: target.media_type.clone(),
+        digest: target.digest.clone(),
+        size: i64::try_from(target.size).unwrap_or(i64::MAX),
     }
 }
 
-/// Turns "not found" into none.
-fn found<T>(answer: Result<T, RuntimeError>) -> Result<Option<T>, RuntimeError> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
+impl From<Image> for Record {
+    fn from(record: Image) -> Self {
+        let Image {
+            name,
+            labels,
+            target,
+            created_at,
+            ..
+        } = record;
+        let target = target.unwrap_or_default();
+        Self {
+            name,
+            target: target.digest,
+            media_type: target.media_type,
+            size: bytes(target.size),
+            created_at: time(created_at),
+            labels: labels.into_iter().collect(),
+        }
     }
 }

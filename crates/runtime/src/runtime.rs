@@ -1,12 +1,14 @@
 //! What Larder asks of a runtime.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::error::RuntimeError;
+use crate::events::EventStream;
 use crate::proto::cri::AuthConfig;
-use crate::types::{Container, Image, ImageFs, Record, Version};
+use crate::types::{Blob, Container, Image, ImageFs, Ingest, Record, Target, Version};
 
 /// A runtime as every CRI runtime is.
 #[async_trait]
@@ -44,9 +46,15 @@ pub trait Runtime: Send + Sync {
 
     /// The names one by one, where the runtime tells them apart: containerd's own API. None elsewhere.
     fn records(&self) -> Option<&dyn Records>;
+
+    /// The content, where the runtime shows it: containerd's own API. None elsewhere.
+    fn content(&self) -> Option<&dyn Content>;
+
+    /// Events, where the runtime tells them: containerd's own API. None elsewhere.
+    fn events(&self) -> Option<&dyn Events>;
 }
 
-/// The names of images one by one, and their content.
+/// The names of images one by one.
 #[async_trait]
 pub trait Records: Send + Sync {
     /// Every record.
@@ -55,13 +63,42 @@ pub trait Records: Send + Sync {
     /// The record of a name; none if it is absent.
     async fn get(&self, name: &str) -> Result<Option<Record>, RuntimeError>;
 
-    /// Sets one label of a record and leaves the others. An empty value is kept as such.
-    async fn set_label(&self, name: &str, key: &str, value: &str) -> Result<(), RuntimeError>;
+    /// Points a normalised name at content that is there: makes the record, or moves it and leaves its labels. Nothing
+    /// happens if it points there already. No registry is asked.
+    async fn tag(&self, name: &str, target: &Target) -> Result<(), RuntimeError>;
+
+    /// Sets these labels of a record at once and leaves the others. An empty value takes the label away.
+    async fn set_labels(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), RuntimeError>;
 
     /// Deletes a record if it still points at `target`; containerd before 2.0 does not look at the target. Deleting what
     /// is absent, or moved, succeeds. With `collect` it returns after the garbage collection.
     async fn delete(&self, name: &str, target: &str, collect: bool) -> Result<(), RuntimeError>;
+}
 
-    /// Whether a blob is really in the content store.
-    async fn has_content(&self, digest: &str) -> Result<bool, RuntimeError>;
+/// What is really there of the images, blob by blob.
+#[async_trait]
+pub trait Content: Send + Sync {
+    /// Every blob that is whole.
+    async fn blobs(&self) -> Result<Vec<Blob>, RuntimeError>;
+
+    /// One blob; none if it is absent.
+    async fn blob(&self, digest: &str) -> Result<Option<Blob>, RuntimeError>;
+
+    /// The bytes of a blob; none if it is absent. One of more than `at_most` bytes is an error.
+    async fn read(&self, digest: &str, at_most: u64) -> Result<Option<Vec<u8>>, RuntimeError>;
+
+    /// Blobs on their way. Nothing tells to which pull they belong: match them by their digests.
+    async fn ingests(&self) -> Result<Vec<Ingest>, RuntimeError>;
+
+    /// Deletes a blob, whatever refers to it. Deleting what is absent succeeds.
+    async fn delete(&self, digest: &str) -> Result<(), RuntimeError>;
+
+    /// Names of a snapshotter's snapshots; an unpacked image is the one named by the chain id of its layers.
+    async fn snapshots(&self, snapshotter: &str) -> Result<BTreeSet<String>, RuntimeError>;
+}
+
+/// What changes, told as it does.
+pub trait Events: Send + Sync {
+    /// Changes of records, deletions of blobs, ends of containers.
+    fn subscribe(&self) -> EventStream;
 }

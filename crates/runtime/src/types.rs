@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::proto::{containerd::services::images::v1 as records, cri};
+use crate::proto::cri;
 
 /// Which runtime answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,10 +65,72 @@ pub struct Record {
     pub name: String,
     /// Digest of the index or manifest that it points at.
     pub target: String,
+    /// Media type of that.
+    pub media_type: String,
+    /// Bytes of that.
+    pub size: u64,
     /// When a record of this name was first made. It survives a move of the name to another target.
     pub created_at: Option<Timestamp>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// What the record points at, for another record to point at it as well.
+    pub fn to_target(&self) -> Target {
+        Target {
+            media_type: self.media_type.clone(),
+            digest: self.target.clone(),
+            size: self.size,
+        }
+    }
+}
+
+/// An index or manifest that a record points at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// As in its descriptor.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// A blob that is whole in containerd's content store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blob {
+    /// Its digest.
+    pub digest: String,
+    /// Its bytes.
+    pub size: u64,
+    /// Its labels: what it refers to, among others.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A blob on its way into containerd's content store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ingest {
+    /// `layer-sha256:…`, `config-…`, `manifest-…` or `index-…` in a pull.
+    pub reference: String,
+    /// Bytes that have arrived; zero while it waits for its turn.
+    pub offset: u64,
+    /// Bytes it will have; zero where the writer does not know.
+    pub total: u64,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+}
+
+/// Something changed in the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// A record was made, changed or deleted.
+    Image {
+        /// Its name.
+        name: String,
+    },
+    /// A blob was deleted, or a container ended or went.
+    Other,
 }
 
 /// Where a runtime keeps its images.
@@ -120,24 +182,6 @@ impl From<cri::Container> for Container {
             image_ref,
             image: image.unwrap_or_default().image,
             state,
-        }
-    }
-}
-
-impl From<records::Image> for Record {
-    fn from(record: records::Image) -> Self {
-        let records::Image {
-            name,
-            labels,
-            target,
-            created_at,
-            ..
-        } = record;
-        Self {
-            name,
-            target: target.unwrap_or_default().digest,
-            created_at: created_at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()),
-            labels: labels.into_iter().collect(),
         }
     }
 }

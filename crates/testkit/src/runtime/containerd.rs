@@ -1,11 +1,11 @@
 //! The half of the fake that is containerd's own API.
 
-use larder_runtime::proto::containerd::services::content::v1::content_server::Content;
-use larder_runtime::proto::containerd::services::content::v1::{Info, InfoRequest, InfoResponse};
+use larder_core::image_ref::is_digest;
+use larder_runtime::Target;
 use larder_runtime::proto::containerd::services::images::v1::images_server::Images;
 use larder_runtime::proto::containerd::services::images::v1::{
-    DeleteImageRequest, GetImageRequest, GetImageResponse, Image, ListImagesRequest, ListImagesResponse,
-    UpdateImageRequest, UpdateImageResponse,
+    CreateImageRequest, CreateImageResponse, DeleteImageRequest, GetImageRequest, GetImageResponse, Image,
+    ListImagesRequest, ListImagesResponse, UpdateImageRequest, UpdateImageResponse,
 };
 use larder_runtime::proto::containerd::services::version::v1::VersionResponse;
 use larder_runtime::proto::containerd::services::version::v1::version_server::Version;
@@ -56,6 +56,23 @@ impl Images for Shared {
         Ok(Response::new(ListImagesResponse { images }))
     }
 
+    async fn create(
+        &self,
+        request: Request<CreateImageRequest>,
+    ) -> Result<Response<CreateImageResponse>, Status> {
+        self.enter(Call::CreateRecord).await?;
+        check_namespace(&request)?;
+        let wanted = request.into_inner().image.unwrap_or_default();
+        let name = wanted.name;
+        let target = target(wanted.target.unwrap_or_default())?;
+        let mut model = self.model();
+        if !model.create(&name, target, wanted.labels.into_iter().collect()) {
+            return Err(Status::already_exists(format!("image {name:?}: already exists")));
+        }
+        let image = model.records.get(&name).map(|stored| image(&name, stored));
+        Ok(Response::new(CreateImageResponse { image }))
+    }
+
     async fn update(
         &self,
         request: Request<UpdateImageRequest>,
@@ -67,25 +84,34 @@ impl Images for Shared {
             update_mask,
         } = request.into_inner();
         let wanted = wanted.unwrap_or_default();
-        if wanted.target.is_none() {
+        let Some(given) = wanted.target else {
             return Err(Status::unavailable(
                 "the real one crashes on an update without a target",
             ));
-        }
+        };
+        let name = wanted.name;
         let mut model = self.model();
-        let stored = model
-            .records
-            .get_mut(&wanted.name)
-            .ok_or_else(|| absent(&wanted.name))?;
+        let stored = model.records.get_mut(&name).ok_or_else(|| absent(&name))?;
         for path in update_mask.unwrap_or_default().paths {
-            let key = path.strip_prefix("labels.");
-            let key = key.ok_or_else(|| Status::invalid_argument(format!("cannot update field {path:?}")))?;
-            let value = wanted.labels.get(key).cloned().unwrap_or_default();
-            stored.labels.insert(key.to_owned(), value);
+            match path.strip_prefix("labels.") {
+                Some(key) => match wanted.labels.get(key).filter(|value| !value.is_empty()) {
+                    Some(value) => stored.labels.insert(key.to_owned(), value.clone()),
+                    None => stored.labels.remove(key),
+                },
+                None if path == "target" => {
+                    stored.target = target(given.clone())?;
+                    None
+                }
+                None => {
+                    let words = format!("cannot update {path:?} field on image {name:?}: invalid argument");
+                    return Err(Status::invalid_argument(words));
+                }
+            };
         }
-        Ok(Response::new(UpdateImageResponse {
-            image: Some(image(&wanted.name, stored)),
-        }))
+        let image = image(&name, stored);
+        model.subscribers.image("update", &name);
+        model.adopt(&name);
+        Ok(Response::new(UpdateImageResponse { image: Some(image) }))
     }
 
     async fn delete(&self, request: Request<DeleteImageRequest>) -> Result<Response<()>, Status> {
@@ -101,23 +127,8 @@ impl Images for Shared {
     }
 }
 
-#[async_trait]
-impl Content for Shared {
-    async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
-        self.enter(Call::ContentInfo).await?;
-        check_namespace(&request)?;
-        let digest = request.into_inner().digest;
-        if !self.model().has_content(&digest) {
-            return Err(Status::not_found(format!("content {digest}: not found")));
-        }
-        Ok(Response::new(InfoResponse {
-            info: Some(Info { digest, size: 1 }),
-        }))
-    }
-}
-
 /// containerd keeps one set of images a namespace; CRI's is `k8s.io`.
-fn check_namespace<T>(request: &Request<T>) -> Result<(), Status> {
+pub(super) fn check_namespace<T>(request: &Request<T>) -> Result<(), Status> {
     match request.metadata().get("containerd-namespace") {
         Some(namespace) if namespace == "k8s.io" => Ok(()),
         Some(_) => Err(Status::not_found("nothing in this namespace")),
@@ -125,6 +136,24 @@ fn check_namespace<T>(request: &Request<T>) -> Result<(), Status> {
             "namespace is required: failed precondition",
         )),
     }
+}
+
+fn target(descriptor: Descriptor) -> Result<Target, Status> {
+    let Descriptor {
+        media_type,
+        digest,
+        size,
+    } = descriptor;
+    if !is_digest(&digest) || media_type.is_empty() || size <= 0 {
+        return Err(Status::invalid_argument(
+            "image target is not complete: invalid argument",
+        ));
+    }
+    Ok(Target {
+        media_type,
+        digest,
+        size: size as u64,
+    })
 }
 
 fn absent(name: &str) -> Status {
@@ -141,8 +170,9 @@ fn image(name: &str, stored: &StoredRecord) -> Image {
         name: name.to_owned(),
         labels: stored.labels.clone().into_iter().collect(),
         target: Some(Descriptor {
-            digest: stored.target.clone(),
-            ..Descriptor::default()
+            media_type: stored.target.media_type.clone(),
+            digest: stored.target.digest.clone(),
+            size: stored.target.size as i64,
         }),
         created_at: Some(created_at),
         updated_at: Some(created_at),

@@ -102,8 +102,10 @@ impl ImageService for Shared {
     ) -> Result<Response<PullImageResponse>, Status> {
         self.enter(Call::PullImage).await?;
         let reference = named(request.into_inner().image);
-        let pulled = self.model().pull(&reference);
-        let image_ref = pulled.map_err(|(code, message)| Status::new(code, message))?;
+        let image_ref = tokio::select! {
+            pulled = self.pull(&reference) => pulled?,
+            status = self.stopped() => return Err(status),
+        };
         Ok(Response::new(PullImageResponse { image_ref }))
     }
 

@@ -4,28 +4,37 @@
 
 mod conformance;
 mod containerd;
+mod content;
 mod cri;
+mod download;
+mod events;
 mod faults;
+mod image;
 mod model;
+mod store;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use larder_runtime::proto::containerd::services::content::v1::content_server::ContentServer;
+use larder_runtime::proto::containerd::services::events::v1::events_server::EventsServer;
 use larder_runtime::proto::containerd::services::images::v1::images_server::ImagesServer;
+use larder_runtime::proto::containerd::services::snapshots::v1::snapshots_server::SnapshotsServer;
 use larder_runtime::proto::containerd::services::version::v1::version_server::VersionServer;
 use larder_runtime::proto::cri::image_service_server::ImageServiceServer;
 use larder_runtime::proto::cri::runtime_service_server::RuntimeServiceServer;
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 pub use conformance::{ConformanceImages, conformance};
+pub use download::Speed;
 pub use faults::{Call, Fault};
-pub use model::{FakeContainer, FakeImage, Model};
+pub use image::FakeImage;
+pub use model::{FakeContainer, Model};
 
 use faults::Faults;
 
@@ -55,6 +64,8 @@ pub struct FakeRuntime {
 struct Shared {
     model: Arc<Mutex<Model>>,
     faults: Arc<Mutex<Faults>>,
+    /// How many times it was stopped.
+    stops: watch::Sender<u64>,
 }
 
 impl FakeRuntime {
@@ -90,6 +101,11 @@ impl FakeRuntime {
         self.shared.faults().set(call, answered, fault);
     }
 
+    /// Makes every further pull from a repository hang or fail once it has fetched this many bytes, until [`Self::heal`].
+    pub fn fault_pull(&self, repository: &str, bytes: u64, fault: Fault) {
+        self.shared.faults().set_pull(repository, bytes, fault);
+    }
+
     /// Ends all faults; calls that hang stay so.
     pub fn heal(&self) {
         self.shared.faults().clear();
@@ -104,6 +120,8 @@ impl FakeRuntime {
     pub async fn stop(&mut self) -> io::Result<()> {
         if let Some((signal, server)) = self.server.take() {
             drop(signal);
+            self.shared.stops.send_modify(|stops| *stops += 1);
+            self.shared.model().restart();
             server.abort();
             // Ended one way or the other: either way nobody listens any more.
             let _ = server.await;
@@ -128,6 +146,8 @@ impl FakeRuntime {
             .add_optional_service(containerd.then(|| VersionServer::new(shared.clone())))
             .add_optional_service(containerd.then(|| ImagesServer::new(shared.clone())))
             .add_optional_service(containerd.then(|| ContentServer::new(shared.clone())))
+            .add_optional_service(containerd.then(|| SnapshotsServer::new(shared.clone())))
+            .add_optional_service(containerd.then(|| EventsServer::new(shared.clone())))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
                 // Sent or dropped, it means the end.
                 let _ = stopped.await;

@@ -1,55 +1,21 @@
-//! What the fake runtime holds, and how pulls and removals change it.
+//! What the fake runtime holds, and how removals and records change it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use larder_core::image_ref::{ImageRef, is_digest};
+use larder_runtime::Target;
 use larder_runtime::proto::cri::ContainerState;
-use sha2::{Digest, Sha256};
-use tonic::Code;
+
+use super::download::{Download, Speed, StoredIngest, source};
+use super::events::Subscribers;
+use super::image::FakeImage;
+use super::store::Store;
 
 /// The label that CRI puts on records it knows.
 const MANAGED: (&str, &str) = ("io.cri-containerd.image", "managed");
 /// The label that keeps an image from the kubelet's garbage collection.
 const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
-
-/// An image as a registry serves it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FakeImage {
-    /// Digest of its index or manifest.
-    pub manifest: String,
-    /// Digest of its configuration: the image id.
-    pub config: String,
-    /// Digests of its layers.
-    pub layers: Vec<String>,
-    /// Bytes.
-    pub size: u64,
-}
-
-impl FakeImage {
-    /// An image of one layer whose digests are made from a word.
-    pub fn new(word: &str) -> Self {
-        Self {
-            manifest: digest_of(&format!("manifest of {word}")),
-            config: digest_of(&format!("config of {word}")),
-            layers: vec![digest_of(&format!("layer of {word}"))],
-            size: 1_000_000,
-        }
-    }
-
-    /// The same image behind another manifest, as an index and its own manifest are.
-    #[must_use]
-    pub fn behind(&self, word: &str) -> Self {
-        Self {
-            manifest: digest_of(&format!("manifest of {word}")),
-            ..self.clone()
-        }
-    }
-
-    fn blobs(&self) -> impl Iterator<Item = &String> {
-        [&self.manifest, &self.config].into_iter().chain(&self.layers)
-    }
-}
 
 /// A container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +33,7 @@ pub struct FakeContainer {
 /// A record of the images service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredRecord {
-    pub target: String,
+    pub target: Target,
     pub labels: BTreeMap<String, String>,
     pub created_at: Timestamp,
 }
@@ -81,11 +47,21 @@ pub struct Model {
     pub containers: Vec<FakeContainer>,
     /// Every reference that was pulled, in order, failed pulls too.
     pub pulls: Vec<String>,
-    registry: BTreeMap<String, FakeImage>,
-    /// Everything that was ever pulled, by manifest.
-    known: BTreeMap<String, FakeImage>,
+    /// How fast layers arrive.
+    pub speed: Speed,
+    /// As containerd's setting: layers go once they are unpacked.
+    pub discard_unpacked_layers: bool,
+    pub(super) registry: BTreeMap<String, FakeImage>,
+    /// Everything that was ever pulled, by index and by manifest.
+    pub(super) known: BTreeMap<String, FakeImage>,
     pub(super) records: BTreeMap<String, StoredRecord>,
-    content: BTreeSet<String>,
+    pub(super) store: Store,
+    pub(super) ingests: BTreeMap<String, StoredIngest>,
+    pub(super) downloads: BTreeMap<u64, Download>,
+    pub(super) last_pull: u64,
+    /// Ids of images that CRI did not take up when it started, because their content was not there.
+    pub(super) forgotten: BTreeSet<String>,
+    pub(super) subscribers: Subscribers,
 }
 
 /// An image as CRI sees it.
@@ -101,64 +77,13 @@ impl Model {
     /// Makes an image pullable under a reference; an image that had it before stays pullable by digest.
     pub fn publish(&mut self, reference: &str, image: &FakeImage) {
         if let Ok(parsed) = ImageRef::parse(reference) {
-            self.registry
-                .insert(format!("{}@{}", parsed.name(), image.manifest), image.clone());
+            for digest in [&image.manifest, &image.image_manifest] {
+                self.registry
+                    .insert(format!("{}@{digest}", parsed.name()), image.clone());
+            }
             self.registry
                 .insert(parsed.normalized().to_owned(), image.clone());
         }
-    }
-
-    /// What `PullImage` does, at the model's time. Answers the image id.
-    pub fn pull(&mut self, reference: &str) -> Result<String, (Code, String)> {
-        self.pulls.push(reference.to_owned());
-        let invalid = |e| {
-            (
-                Code::InvalidArgument,
-                format!("failed to parse image reference {reference:?}: {e}"),
-            )
-        };
-        let parsed = ImageRef::parse(reference).map_err(invalid)?;
-        let by_digest = parsed
-            .digest()
-            .map(|digest| format!("{}@{digest}", parsed.name()));
-        let source = by_digest.as_deref().unwrap_or(parsed.normalized());
-        let Some(image) = self.registry.get(source).cloned() else {
-            let name = parsed.normalized();
-            let words = format!(
-                "failed to pull and unpack image {name:?}: failed to resolve image: {name}: not found"
-            );
-            return Err((Code::NotFound, words));
-        };
-        self.known.insert(image.manifest.clone(), image.clone());
-        self.content.extend(image.blobs().cloned());
-        // The record that is pulled is replaced with its labels; those of the other two stay.
-        let digest_name = format!("{}@{}", parsed.name(), image.manifest);
-        if by_digest.is_some() {
-            self.put(&digest_name, &image.manifest, true);
-        } else {
-            self.put(parsed.normalized(), &image.manifest, true);
-            self.put(&digest_name, &image.manifest, false);
-        }
-        self.put(&image.config, &image.manifest, false);
-        Ok(image.config)
-    }
-
-    /// The time of a record is that of its first making: it survives a move to another target.
-    fn put(&mut self, name: &str, target: &str, replace_labels: bool) {
-        let now = self.now;
-        let record = self
-            .records
-            .entry(name.to_owned())
-            .or_insert_with(|| StoredRecord {
-                target: String::new(),
-                labels: BTreeMap::new(),
-                created_at: now,
-            });
-        target.clone_into(&mut record.target);
-        if replace_labels {
-            record.labels.clear();
-        }
-        record.labels.insert(MANAGED.0.to_owned(), MANAGED.1.to_owned());
     }
 
     /// Names of all records, sorted.
@@ -166,30 +91,103 @@ impl Model {
         self.records.keys().cloned().collect()
     }
 
-    /// Whether a blob is in the content store.
-    pub fn has_content(&self, digest: &str) -> bool {
-        self.content.contains(digest)
+    /// Labels of a record; none if it is absent.
+    pub fn labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.records.get(name).map(|record| &record.labels)
     }
 
-    /// Takes a blob away behind the runtime's back.
+    /// Whether a blob is in the content store.
+    pub fn has_content(&self, digest: &str) -> bool {
+        self.store.blobs.contains_key(digest)
+    }
+
+    /// Takes a blob away behind the runtime's back: what only it refers to is collected, and CRI goes on listing the
+    /// image.
     pub fn lose_content(&mut self, digest: &str) {
-        self.content.remove(digest);
+        if self.store.blobs.remove(digest).is_some() {
+            self.subscribers.content_deleted(digest);
+            self.collect();
+        }
+    }
+
+    /// Ends a container.
+    pub fn end_container(&mut self, id: &str) {
+        for container in self.containers.iter_mut().filter(|c| c.id == id) {
+            container.state = ContainerState::ContainerExited;
+            self.subscribers.exited(id);
+        }
     }
 
     /// What `RemoveImage` does: every record of the image goes, used or pinned or not, and its content is collected.
     pub fn remove(&mut self, reference: &str) {
         if let Some(id) = self.find(reference) {
+            let of_image = |target: &str| self.known.get(target).is_some_and(|i| i.config == id);
             let gone: Vec<String> = self
                 .records
-                .keys()
-                .filter(|name| self.id_of(name).as_ref() == Some(&id))
-                .cloned()
+                .iter()
+                .filter(|(_, record)| of_image(&record.target.digest))
+                .map(|(name, _)| name.clone())
                 .collect();
             for name in gone {
                 self.records.remove(&name);
+                self.subscribers.image("delete", &name);
             }
             self.collect();
         }
+    }
+
+    /// Writes a record as a pull does. Its time is that of its first making: it survives a move to another target.
+    pub(super) fn put(&mut self, name: &str, target: &Target, replace_labels: bool) {
+        let known = self.records.contains_key(name);
+        let now = self.now;
+        let record = self
+            .records
+            .entry(name.to_owned())
+            .or_insert_with(|| StoredRecord {
+                target: Target::default(),
+                labels: BTreeMap::new(),
+                created_at: now,
+            });
+        record.target.clone_from(target);
+        if replace_labels {
+            record.labels.clear();
+        }
+        record.labels.insert(MANAGED.0.to_owned(), MANAGED.1.to_owned());
+        self.subscribers
+            .image(if known { "update" } else { "create" }, name);
+    }
+
+    /// Makes a record as the images service does. CRI sees it, takes it for its own, and makes the image id's.
+    pub(super) fn create(&mut self, name: &str, target: Target, labels: BTreeMap<String, String>) -> bool {
+        if self.records.contains_key(name) {
+            return false;
+        }
+        let record = StoredRecord {
+            target,
+            labels,
+            created_at: self.now,
+        };
+        self.records.insert(name.to_owned(), record);
+        self.subscribers.image("create", name);
+        self.adopt(name);
+        true
+    }
+
+    /// What CRI does at every event of a record.
+    pub(super) fn adopt(&mut self, name: &str) {
+        let Some(record) = self.records.get_mut(name) else {
+            return;
+        };
+        let image = self.known.get(&record.target.digest);
+        let Some(image) = image.filter(|image| self.store.has_documents(image)) else {
+            return;
+        };
+        if record.labels.get(MANAGED.0).is_some_and(|v| v == MANAGED.1) {
+            return;
+        }
+        record.labels.insert(MANAGED.0.to_owned(), MANAGED.1.to_owned());
+        let (id, target) = (image.config.clone(), record.target.clone());
+        self.put(&id, &target, false);
     }
 
     /// Deletes one record. False if it is absent or points elsewhere.
@@ -197,9 +195,10 @@ impl Model {
         let fits = self
             .records
             .get(name)
-            .is_some_and(|r| target.is_none_or(|t| t == r.target));
+            .is_some_and(|r| target.is_none_or(|t| t == r.target.digest));
         if fits {
             self.records.remove(name);
+            self.subscribers.image("delete", name);
             if collect {
                 self.collect();
             }
@@ -207,15 +206,22 @@ impl Model {
         fits
     }
 
-    /// The garbage collection: what no record reaches goes.
-    fn collect(&mut self) {
-        let targets: BTreeSet<&String> = self.records.values().map(|r| &r.target).collect();
-        let reached: BTreeSet<&String> = targets
-            .iter()
-            .filter_map(|t| self.known.get(*t))
-            .flat_map(FakeImage::blobs)
-            .collect();
-        self.content.retain(|blob| reached.contains(blob));
+    /// The garbage collection: what neither a record nor a pull at work reaches goes.
+    pub(super) fn collect(&mut self) {
+        let leased = self.leased();
+        let targets = self.records.values().map(|r| &r.target.digest);
+        self.store.collect(targets.chain(&leased));
+    }
+
+    /// What a restart does: subscriptions end, and CRI takes up only images of which the documents are there.
+    pub(super) fn restart(&mut self) {
+        self.subscribers.clear();
+        let images = self
+            .records
+            .values()
+            .filter_map(|r| self.known.get(&r.target.digest));
+        let broken = images.filter(|image| !self.store.has_documents(image));
+        self.forgotten = broken.map(|image| image.config.clone()).collect();
     }
 
     /// The image behind an id, with or without its prefix, or a name in any spelling.
@@ -229,24 +235,17 @@ impl Model {
         if listed.contains_key(&as_id) {
             return Some(as_id);
         }
-        let parsed = ImageRef::parse(reference).ok()?;
-        let name = match parsed.digest() {
-            Some(digest) => format!("{}@{digest}", parsed.name()),
-            None => parsed.normalized().to_owned(),
-        };
-        self.id_of(&name)
-    }
-
-    fn id_of(&self, name: &str) -> Option<String> {
-        let record = self.records.get(name)?;
-        Some(self.known.get(&record.target)?.config.clone())
+        let record = self.records.get(&source(&ImageRef::parse(reference).ok()?))?;
+        let id = &self.known.get(&record.target.digest)?.config;
+        listed.contains_key(id).then(|| id.clone())
     }
 
     /// Images by id. From memory: whether the content is still there is not looked at.
     pub(super) fn listed(&self) -> BTreeMap<String, Listed> {
         let mut images: BTreeMap<String, Listed> = BTreeMap::new();
         for (name, record) in &self.records {
-            let Some(image) = self.known.get(&record.target) else {
+            let image = self.known.get(&record.target.digest);
+            let Some(image) = image.filter(|image| !self.forgotten.contains(&image.config)) else {
                 continue;
             };
             let listed = images.entry(image.config.clone()).or_default();
@@ -260,10 +259,4 @@ impl Model {
         }
         images
     }
-}
-
-fn digest_of(text: &str) -> String {
-    let hash = Sha256::digest(text.as_bytes());
-    hash.iter()
-        .fold("sha256:".to_owned(), |hex, byte| format!("{hex}{byte:02x}"))
 }
