@@ -102,7 +102,7 @@ pub fn decide(
     }
 }
 
-fn compose(
+pub(crate) fn compose(
     generation: i64,
     node_uid: &str,
     mut caches: Vec<CacheOnNode>,

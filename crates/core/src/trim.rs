@@ -2,7 +2,9 @@
 
 use larder_api::ImageCacheStatus;
 use larder_api::image_cache_status::{Failure, NodeStatus};
-use larder_api::node_image_cache::{CacheOnNode, ImageOnNode, NodeState, PullerStatus};
+use larder_api::node_image_cache::{
+    AgentStatus, CacheOnNode, ImageOnNode, ImageState, NodeState, PullerStatus,
+};
 use serde::Serialize;
 
 use crate::message::cut;
@@ -70,16 +72,38 @@ fn without_nodes(status: &ImageCacheStatus) -> usize {
 
 /// The status with at most [`MAX_IMAGES`] images, failed ones first, and [`BUDGET`] bytes. Caches are never left out:
 /// their entries are what the node is known to hold.
-pub fn trim_node(mut status: PullerStatus) -> PullerStatus {
+pub fn trim_node(status: PullerStatus) -> PullerStatus {
+    trim_puller(status, BUDGET)
+}
+
+/// The same for what an agent says: all but the lists of caches and images is small and stays.
+pub fn trim_agent(mut status: AgentStatus) -> AgentStatus {
+    let puller = std::mem::take(&mut status.puller);
+    let rest = size(&status);
+    status.puller = trim_puller(puller, BUDGET.saturating_sub(rest));
     status
-        .images
-        .sort_by(|a, b| (a.state, &a.cache, &a.image).cmp(&(b.state, &b.cache, &b.image)));
+}
+
+fn trim_puller(mut status: PullerStatus, budget: usize) -> PullerStatus {
+    status.images.sort_by(|a, b| {
+        (interest(a.state), &a.cache, &a.image).cmp(&(interest(b.state), &b.cache, &b.image))
+    });
     let mut omitted = truncate(&mut status.images, MAX_IMAGES);
-    let rest = trim_caches(&mut status);
-    let left = BUDGET.saturating_sub(rest + SLACK);
+    let rest = trim_caches(&mut status, budget);
+    let left = budget.saturating_sub(rest + SLACK);
     omitted += fit(&mut status.images, left, |i: &mut ImageOnNode| &mut i.message);
     status.images_omitted += omitted;
     status
+}
+
+/// What is left out last.
+fn interest(state: ImageState) -> u8 {
+    match state {
+        ImageState::Failed => 0,
+        ImageState::Pulling => 1,
+        ImageState::Waiting => 2,
+        ImageState::Skipped => 3,
+    }
 }
 
 /// What is done to every cache's entry while the status without images has more bytes than the number says.
@@ -87,18 +111,18 @@ type Step = (usize, fn(&mut CacheOnNode));
 
 /// Shortens the entries of caches as far as needed, half of the budget being for images; what is needed least goes first.
 /// Returns the bytes of the status without its images.
-fn trim_caches(status: &mut PullerStatus) -> usize {
+fn trim_caches(status: &mut PullerStatus, whole: usize) -> usize {
     let steps: [Step; 6] = [
-        (BUDGET / 2, |cache| cache.reported.truncate(64)),
-        (BUDGET / 2, |cache| {
+        (whole / 2, |cache| cache.reported.truncate(64)),
+        (whole / 2, |cache| {
             cache.message = cut(&cache.message, SHORT_CHARS);
             cache.removal_error = cut(&cache.removal_error, SHORT_CHARS);
         }),
-        (BUDGET / 2, |cache| cache.message.clear()),
-        (BUDGET, |cache| cache.reported.truncate(16)),
-        (BUDGET, |cache| cache.reported.clear()),
+        (whole / 2, |cache| cache.message.clear()),
+        (whole, |cache| cache.reported.truncate(16)),
+        (whole, |cache| cache.reported.clear()),
         // Never empty: that there is an error is a fact of its own.
-        (BUDGET, |cache| cache.removal_error = cut(&cache.removal_error, 8)),
+        (whole, |cache| cache.removal_error = cut(&cache.removal_error, 8)),
     ];
     let without_images = |status: &PullerStatus| {
         size(&PullerStatus {

@@ -17,6 +17,7 @@ mod read;
 pub use batch::MAX_IMAGES_PER_POD;
 pub use decide::{ClaimInput, PullDecision, PullInput, PullJob, Rejection, decide};
 pub use job::{JobKey, JobView};
+pub(crate) use outcome::MAX_HELD;
 pub use pod::{ContainerState, PodView, read_pod};
 
 /// A pod none of whose containers has moved for this long is stuck: the images behind the first go to another pod.

@@ -18,7 +18,8 @@ use crate::pull::JobKey;
 use crate::removal::PurgeEntry;
 use carry_out::carry_out;
 
-use entries::{Claims, leaving};
+pub(crate) use carry_out::{failure, gone};
+pub(crate) use entries::{Claims, leaving};
 pub use view::PurgeJobView;
 
 /// Entries of one Job.
