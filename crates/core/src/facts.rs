@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 /// What Larder needs to know of a node. Two equal values mean that nothing of interest changed.
@@ -29,6 +30,8 @@ pub struct NodeFacts {
     pub os: String,
     /// As in Go's GOARCH.
     pub architecture: String,
+    /// When it joined.
+    pub created_at: Option<Timestamp>,
     /// The node is being deleted.
     pub deleting: bool,
 }
@@ -61,6 +64,7 @@ impl NodeFacts {
             disk_pressure: condition("DiskPressure"),
             os: info.map(|i| i.operating_system.clone()).unwrap_or_default(),
             architecture: info.map(|i| i.architecture.clone()).unwrap_or_default(),
+            created_at: node.metadata.creation_timestamp.as_ref().map(|t| t.0),
             deleting: node.metadata.deletion_timestamp.is_some(),
         }
     }

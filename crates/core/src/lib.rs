@@ -10,6 +10,7 @@ pub mod format;
 mod hash;
 pub mod image_ref;
 pub mod images;
+pub mod merge;
 pub mod message;
 #[cfg(test)]
 mod mutate;

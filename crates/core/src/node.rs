@@ -1,15 +1,16 @@
 //! Everything that is decided for one node at a time: pulls, removals, and what its status says.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use larder_api::node_image_cache::{
-    CacheOnNode, Desired, ImageOnNode, ImageState, NodeState, PullerStatus, PullerSummary,
+    CacheClaim, CacheOnNode, Desired, ImageOnNode, ImageState, NodeState, PullerStatus, PullerSummary,
 };
 
 use crate::plan::{earliest, saturating};
 use crate::pull::{self, JobKey, PullInput, PullJob};
-use crate::purge::{self, PurgeInput, PurgeJob, PurgeJobView};
+use crate::purge::{self, PurgeDecision, PurgeInput, PurgeJob, PurgeJobView};
 use crate::trim::trim_node;
 
 /// The first report of mere progress comes after this long.
@@ -59,25 +60,11 @@ pub fn decide(
     input.removing = !purge_jobs.is_empty();
     let pulls = pull::decide(&input);
     let mut caches = pulls.caches;
-    for claim in input.claims.iter().filter(|c| c.claim.desired == Desired::Absent) {
-        let previous = input
-            .previous
-            .and_then(|p| p.caches.iter().find(|o| o.uid == claim.claim.uid));
-        caches.extend(previous.cloned());
-    }
-    let claims: Vec<_> = input.claims.iter().map(|c| c.claim.clone()).collect();
-    let removals = purge::decide(&PurgeInput {
-        now: input.now,
-        node: input.node.map_or("", |n| n.name.as_str()),
-        node_uid: input.node_uid,
-        node_ready: input.node.is_some_and(|n| n.ready),
-        claims: &claims,
-        on_node: &caches,
-        not_ready: &pulls.images,
-        pulling: input.jobs.iter().map(|j| j.cache_uid.clone()).collect(),
-        jobs: purge_jobs,
-        revisions: input.revisions,
-    });
+    let removals = if input.blocks.agent_removes() {
+        leave_to_agent(&input, &mut caches, &pulls.images, purge_jobs)
+    } else {
+        remove(&input, &mut caches, &pulls.images, purge_jobs)
+    };
     for changed in removals.caches {
         match caches.iter_mut().find(|c| c.uid == changed.uid) {
             Some(existing) => *existing = changed,
@@ -87,7 +74,8 @@ pub fn decide(
     let delete: Vec<JobKey> = pulls.delete.into_iter().chain(removals.delete).collect();
     let status = compose(generation, input.node_uid, caches, pulls.images);
     let write = worth_writing(&input, &status, !delete.is_empty(), written_at);
-    let mut wake_at = [pulls.wake_at, removals.wake_at].into_iter().flatten().min();
+    let wake = [pulls.wake_at, removals.wake_at, input.blocks.presence.wake_at()];
+    let mut wake_at = wake.into_iter().flatten().min();
     if let Write::At(at) = write {
         wake_at = earliest(wake_at, at);
     }
@@ -99,6 +87,90 @@ pub fn decide(
         purge: removals.create,
         resolve_again: pulls.resolve_again,
         wake_at,
+    }
+}
+
+/// Removals by Jobs.
+fn remove(
+    input: &PullInput<'_>,
+    caches: &mut Vec<CacheOnNode>,
+    not_ready: &[ImageOnNode],
+    jobs: Vec<PurgeJobView>,
+) -> PurgeDecision {
+    for claim in absent(input) {
+        let said = input.blocks.view(claim, input.revisions).on_node;
+        caches.extend(said.map(Cow::into_owned));
+    }
+    let mut claims: Vec<CacheClaim> = input.claims.iter().map(|c| c.claim.clone()).collect();
+    for claim in &mut claims {
+        // What waits for an agent has not arrived: until then nothing that it replaces goes.
+        if claim.desired == Desired::Present && input.blocks.split(claim, input.revisions).by_agent {
+            claim.remove_revisions.clear();
+        }
+    }
+    purge::decide(&purge_input(input, &claims, caches, not_ready, jobs))
+}
+
+/// Removals are the agent's. Jobs that are at work end first, and what they did is not lost.
+fn leave_to_agent(
+    input: &PullInput<'_>,
+    caches: &mut Vec<CacheOnNode>,
+    not_ready: &[ImageOnNode],
+    jobs: Vec<PurgeJobView>,
+) -> PurgeDecision {
+    for claim in absent(input) {
+        let said = input.blocks.of_kubelet(&claim.uid);
+        let pulling = input.jobs.iter().any(|j| j.cache_uid == claim.uid);
+        if pulling || (!jobs.is_empty() && said.is_some()) {
+            // Not Purged before its pods are gone: they may bring back what the agent removes.
+            let mut next = said.cloned().unwrap_or_default();
+            next.namespace.clone_from(&claim.namespace);
+            next.name.clone_from(&claim.name);
+            next.uid.clone_from(&claim.uid);
+            next.revision.clone_from(&claim.revision);
+            if next.state != NodeState::Purged && pulling {
+                next.state = NodeState::Purging;
+            }
+            caches.push(next);
+        } else {
+            caches.extend(said.filter(|c| c.state == NodeState::Purged).cloned());
+        }
+    }
+    if jobs.is_empty() {
+        return PurgeDecision::default();
+    }
+    let claims: Vec<CacheClaim> = input.claims.iter().map(|c| c.claim.clone()).collect();
+    let mut decision = purge::decide(&purge_input(input, &claims, caches, not_ready, jobs));
+    decision.create.clear();
+    // Of claims that the kubelet has no part in nothing is said.
+    let said = |uid: &str| input.blocks.of_kubelet(uid).is_some() || caches.iter().any(|c| c.uid == uid);
+    decision.caches.retain(|c| said(&c.uid));
+    decision
+}
+
+fn absent<'a>(input: &PullInput<'a>) -> impl Iterator<Item = &'a CacheClaim> {
+    let claims = input.claims.iter().map(|c| c.claim);
+    claims.filter(|c| c.desired == Desired::Absent)
+}
+
+fn purge_input<'a>(
+    input: &'a PullInput<'_>,
+    claims: &'a [CacheClaim],
+    on_node: &'a [CacheOnNode],
+    not_ready: &'a [ImageOnNode],
+    jobs: Vec<PurgeJobView>,
+) -> PurgeInput<'a> {
+    PurgeInput {
+        now: input.now,
+        node: input.node.map_or("", |n| n.name.as_str()),
+        node_uid: input.node_uid,
+        node_ready: input.node.is_some_and(|n| n.ready),
+        claims,
+        on_node,
+        not_ready,
+        pulling: input.jobs.iter().map(|j| j.cache_uid.clone()).collect(),
+        jobs,
+        revisions: input.revisions,
     }
 }
 
@@ -132,7 +204,11 @@ fn worth_writing(
     written_at: Option<Timestamp>,
 ) -> Write {
     let empty = PullerStatus::default();
-    let previous = input.previous.unwrap_or(&empty);
+    let previous = input.blocks.kubelet.unwrap_or(&empty);
+    if input.blocks.kubelet.is_none() && next.caches.is_empty() {
+        // Where agents do everything the operator says nothing.
+        return Write::No;
+    }
     let same = PullerStatus {
         observed_generation: previous.observed_generation,
         ..next.clone()

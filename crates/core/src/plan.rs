@@ -5,6 +5,7 @@
 
 mod cache;
 mod gone;
+mod limits;
 mod overrides;
 mod place;
 
@@ -12,14 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use larder_api::node_image_cache::{CacheClaim, CacheOnNode};
+use larder_api::node_image_cache::CacheClaim;
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache, NodeImageCacheSpec};
 
 use crate::facts::NodeFacts;
+use crate::merge::{Agent, Blocks, ClaimView};
 pub use overrides::ClaimSettings;
 
 use cache::plan_cache;
 use gone::{inherit, outlive};
+use limits::limits;
 
 /// Pending removals that a claim can carry; the oldest is dropped beyond that.
 pub const MAX_REMOVE_REVISIONS: usize = 32;
@@ -42,6 +45,19 @@ pub struct Snapshot<'a> {
     pub objects: BTreeMap<&'a str, &'a NodeImageCache>,
     /// Every revision.
     pub revisions: Revisions<'a>,
+    /// Whether agents are there, by node name; a node without an entry has none.
+    pub agents: BTreeMap<&'a str, Agent>,
+    /// Images that an agent may pull at a time.
+    pub pulls_per_node: i32,
+}
+
+impl<'a> Snapshot<'a> {
+    /// What a node holds of a claim on it.
+    pub fn view(&self, object: &'a NodeImageCache, claim: &CacheClaim) -> ClaimView<'a> {
+        let node = object.metadata.name.as_deref().unwrap_or_default();
+        let presence = self.agents.get(node).copied().unwrap_or_default();
+        Blocks::of(object, presence).view(claim, &self.revisions)
+    }
 }
 
 /// What is to be written.
@@ -118,8 +134,8 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
         wanted.sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
         let spec = NodeImageCacheSpec {
             node_uid: node.uid.clone(),
+            limits: limits(snapshot, &wanted, object.and_then(|o| o.spec.limits.as_ref())),
             caches: wanted,
-            limits: object.and_then(|o| o.spec.limits.clone()),
         };
         match object {
             None if spec.caches.is_empty() => {}
@@ -134,6 +150,9 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
                 spec,
             }),
         }
+    }
+    for until in snapshot.agents.values().filter_map(|agent| agent.wake_at()) {
+        plan.wake_at = earliest(plan.wake_at, until);
     }
     let known: BTreeSet<&str> = nodes.iter().map(|n| n.name.as_str()).collect();
     for (name, object) in &snapshot.objects {
@@ -153,15 +172,6 @@ fn delete(node: &str, object: &NodeImageCache) -> Option<NodeAction> {
         uid: object.metadata.uid.clone().unwrap_or_default(),
         resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
     })
-}
-
-/// What the node's pullers say of the cache with this UID; nothing if it is about another incarnation of the node.
-pub fn on_node<'a>(object: &'a NodeImageCache, cache_uid: &str) -> Option<&'a CacheOnNode> {
-    let kubelet = object.status.as_ref()?.kubelet.as_ref()?;
-    if kubelet.node_uid != object.spec.node_uid {
-        return None;
-    }
-    kubelet.caches.iter().find(|c| c.uid == cache_uid)
 }
 
 /// Slots of a cache: a number, or a percentage of the workable nodes rounded up; at least one.

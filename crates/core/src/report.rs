@@ -6,6 +6,8 @@ mod images;
 mod nodes;
 mod requests;
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, NodeState};
@@ -38,9 +40,15 @@ pub struct NodeView<'a> {
     /// The cache's claim on it.
     pub claim: Option<&'a CacheClaim>,
     /// What it reports of the cache: only of this cache by UID, and of this node by UID.
-    pub on_node: Option<&'a CacheOnNode>,
+    pub on_node: Option<Cow<'a, CacheOnNode>>,
     /// Images of this cache that it reports as not ready.
     pub images: Vec<&'a ImageOnNode>,
+    /// Some images of the cache are the agent's to pull there.
+    pub agent: bool,
+    /// Some are the kubelet's.
+    pub kubelet: bool,
+    /// An agent looks at all of them all the time.
+    pub watched: bool,
 }
 
 /// What a report is made from.
@@ -108,7 +116,7 @@ pub fn next_wake(input: &ReportInput<'_>) -> Option<Timestamp> {
         .filter(|n| n.eligibility == Eligibility::Workable)
         .filter_map(|n| {
             let claim = n.claim.filter(|c| c.desired == Desired::Present)?;
-            let done = n.on_node.is_some_and(|o| is_done(claim, o));
+            let done = n.on_node.as_ref().is_some_and(|o| is_done(claim, o));
             (!done).then(|| due(claim, overall))
         })
         .filter(|due| *due > input.now)

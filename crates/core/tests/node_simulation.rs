@@ -18,6 +18,7 @@ use larder_api::node_image_cache::{CacheClaim, Desired, ImageState, NodeState, P
 use larder_api::revision::{ImageCacheRevisionSpec, PlatformManifest, RevisionBody, RevisionImage};
 use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec};
 use larder_core::facts::NodeFacts;
+use larder_core::merge::Blocks;
 use larder_core::node::{NodeDecision, Write, decide};
 use larder_core::pull::{ClaimInput, JobView, PullInput, Rejection};
 use larder_core::purge::PurgeJobView;
@@ -171,7 +172,10 @@ impl Node {
             now: self.now,
             node: Some(&self.facts),
             node_uid: &self.facts.uid,
-            previous: self.status.as_ref(),
+            blocks: Blocks {
+                kubelet: self.status.as_ref(),
+                ..Blocks::default()
+            },
             claims: self
                 .claims
                 .iter()

@@ -10,10 +10,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use larder_api::image_cache::{ImageEntry, Removal};
 use larder_api::image_cache_status::{ImageCacheStatus, PurgeStatus, RefreshStatus};
 use larder_api::names::CLEANUP_FINALIZER;
-use larder_api::node_image_cache::{CacheOnNode, Desired, NodeImageCacheStatus, NodeState, PullerStatus};
+use larder_api::node_image_cache::{
+    AgentStatus, CacheOnNode, Desired, NodeImageCacheStatus, NodeState, PullerStatus,
+};
 use larder_api::revision::{ImageCacheRevisionSpec, RevisionBody, RevisionImage};
 use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec, NodeImageCache};
 use larder_core::facts::NodeFacts;
+use larder_core::merge::Agent;
 use larder_core::plan::{NodeAction, Plan, Snapshot, plan, slot_limit};
 use proptest::prelude::*;
 
@@ -24,6 +27,7 @@ struct Cluster {
     caches: Vec<ImageCache>,
     revisions: Vec<ImageCacheRevision>,
     objects: BTreeMap<String, NodeImageCache>,
+    agents: BTreeMap<String, Agent>,
     writes: usize,
 }
 
@@ -35,6 +39,7 @@ impl Cluster {
             caches: Vec::new(),
             revisions: Vec::new(),
             objects: BTreeMap::new(),
+            agents: BTreeMap::new(),
             writes: 0,
         };
         for i in 0..nodes {
@@ -128,6 +133,12 @@ impl Cluster {
                 .iter()
                 .map(|r| (("default", r.metadata.name.as_deref().unwrap()), r))
                 .collect(),
+            agents: self
+                .agents
+                .iter()
+                .map(|(node, agent)| (node.as_str(), *agent))
+                .collect(),
+            pulls_per_node: 5,
         }
     }
 
@@ -151,11 +162,51 @@ impl Cluster {
         plan
     }
 
+    /// What the node holds of the cache, by the word of whoever pulls there.
+    fn on_node(&self, object: &NodeImageCache, uid: &str) -> Option<CacheOnNode> {
+        let claim = object.spec.caches.iter().find(|c| c.uid == uid)?;
+        self.snapshot()
+            .view(object, claim)
+            .on_node
+            .map(std::borrow::Cow::into_owned)
+    }
+
+    /// An agent comes, looks at what is there and says so; or goes, and leaves what it said.
+    fn agent(&mut self, node: &str, comes: bool) {
+        if let Some(object) = self.objects.get(node).filter(|_| comes) {
+            let seen = object
+                .spec
+                .caches
+                .iter()
+                .filter_map(|c| self.on_node(object, &c.uid))
+                .collect();
+            let mut status = object.status.clone().unwrap_or_default();
+            status.agent = Some(AgentStatus {
+                puller: PullerStatus {
+                    node_uid: object.spec.node_uid.clone(),
+                    caches: seen,
+                    ..PullerStatus::default()
+                },
+                ..AgentStatus::default()
+            });
+            self.objects.get_mut(node).unwrap().status = Some(status);
+        }
+        let presence = if comes { Agent::Alive } else { Agent::Absent };
+        self.agents.insert(node.to_owned(), presence);
+    }
+
     /// The node carries out its claims; `ok` says whether pulls succeed.
     fn work(&mut self, node: &str, ok: bool) {
-        let Some(object) = self.objects.get_mut(node) else {
+        let Some(object) = self.objects.get(node) else {
             return;
         };
+        let old: Vec<CacheOnNode> = object
+            .spec
+            .caches
+            .iter()
+            .filter_map(|c| self.on_node(object, &c.uid))
+            .collect();
+        let object = self.objects.get_mut(node).unwrap();
         if !self
             .nodes
             .get(node)
@@ -163,24 +214,24 @@ impl Cluster {
         {
             return;
         }
-        let old = object.status.clone().and_then(|s| s.kubelet).unwrap_or_default();
         let caches = object
             .spec
             .caches
             .iter()
             .map(|claim| {
                 let mut next = old
-                    .caches
                     .iter()
                     .find(|c| c.uid == claim.uid)
                     .cloned()
                     .unwrap_or_default();
                 next.uid.clone_from(&claim.uid);
                 next.revision.clone_from(&claim.revision);
+                (next.total, next.since) = (1, Some(Time(self.now)));
                 if claim.desired == Desired::Absent {
                     next = CacheOnNode {
                         state: NodeState::Purged,
                         uid: claim.uid.clone(),
+                        since: Some(Time(self.now)),
                         ..CacheOnNode::default()
                     };
                 } else if ok {
@@ -198,14 +249,25 @@ impl Cluster {
                 next
             })
             .collect();
-        let kubelet = PullerStatus {
+        let block = PullerStatus {
             node_uid: object.spec.node_uid.clone(),
             caches,
             ..PullerStatus::default()
         };
-        object.status = Some(NodeImageCacheStatus {
-            kubelet: Some(kubelet),
-            agent: None,
+        let left = object.status.take().and_then(|s| s.agent);
+        object.status = Some(if self.agents.get(node) == Some(&Agent::Alive) {
+            NodeImageCacheStatus {
+                kubelet: None,
+                agent: Some(AgentStatus {
+                    puller: block,
+                    ..AgentStatus::default()
+                }),
+            }
+        } else {
+            NodeImageCacheStatus {
+                kubelet: Some(block),
+                agent: left,
+            }
         });
     }
 
@@ -248,7 +310,7 @@ impl Cluster {
                 let Some(claim) = object.spec.caches.iter().find(|c| c.uid == uid) else {
                     return false;
                 };
-                let state = larder_core::plan::on_node(object, uid);
+                let state = self.on_node(object, uid);
                 claim.desired == Desired::Present
                     && claim.revision == newest
                     && state.is_some_and(|s| {
@@ -269,6 +331,7 @@ enum Event {
     Cordon(usize, bool),
     Taint(usize, bool),
     Recreate(usize),
+    Agent(usize, bool),
     Purge(usize, bool),
     Suspend(usize, bool),
     Wait,
@@ -284,7 +347,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Ready(n, b)),
         1 => (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Cordon(n, b)),
         1 => (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Taint(n, b)),
-        1 => node.prop_map(Event::Recreate),
+        1 => node.clone().prop_map(Event::Recreate),
+        2 => (node, any::<bool>()).prop_map(|(n, comes)| Event::Agent(n, comes)),
         1 => (cache.clone(), any::<bool>()).prop_map(|(c, b)| Event::Purge(c, b)),
         1 => (cache, any::<bool>()).prop_map(|(c, b)| Event::Suspend(c, b)),
         1 => Just(Event::Wait),
@@ -315,6 +379,7 @@ fn happen(cluster: &mut Cluster, event: &Event, count: &mut usize) {
                 });
             }
         }
+        Event::Agent(n, comes) => cluster.agent(&node(*n), *comes),
         Event::Recreate(n) => cluster.join(&node(*n), &count.to_string()),
         Event::Purge(c, on) => {
             cluster.caches[*c].status = Some(ImageCacheStatus {
@@ -347,7 +412,7 @@ fn check_step(cluster: &Cluster, before: &BTreeMap<String, NodeImageCache>, made
             let new = spec.caches.iter().find(|c| c.uid == uid);
             matches!((old, new), (Some(o), Some(n)) if o.desired == Desired::Present
                 && n.desired == Desired::Present && o.revision != n.revision
-                && before.get(node).and_then(|b| larder_core::plan::on_node(b, uid)).is_some_and(|s| !s.held.is_empty()))
+                && before.get(node).and_then(|b| cluster.on_node(b, uid)).is_some_and(|s| !s.held.is_empty()))
         }));
         if assigned_now {
             assert!(cluster.slot_holders(cache) <= limit, "slots above the limit");
@@ -410,7 +475,7 @@ proptest! {
             let name = cache.metadata.name.as_deref().unwrap();
             let newest = cluster.newest(name).unwrap().metadata.name.clone().unwrap();
             for object in cluster.objects.values() {
-                let state = larder_core::plan::on_node(object, cache.metadata.uid.as_deref().unwrap()).unwrap();
+                let state = cluster.on_node(object, cache.metadata.uid.as_deref().unwrap()).unwrap();
                 prop_assert_eq!(&state.revision, &newest);
                 prop_assert_eq!(state.state, NodeState::Ready);
             }

@@ -22,6 +22,9 @@ pub struct Args {
     /// Pull and purge pods created per second, over the whole cluster.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub job_pods_per_second: u32,
+    /// Images that an agent pulls at a time, over all caches.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub pulls_per_node: i32,
     /// Namespace of the purge Jobs.
     #[arg(long, default_value = AGENTS_NAMESPACE)]
     pub agents_namespace: String,

@@ -29,6 +29,8 @@ pub struct Context {
     pub resolver: Resolver,
     /// What Larder's own pods are made of.
     pub pods: PodSettings,
+    /// Images that an agent may pull at a time.
+    pub pulls_per_node: i32,
     /// Bounds how fast pods are created.
     pub pod_pace: Pace,
     /// Counts.

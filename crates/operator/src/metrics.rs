@@ -19,7 +19,7 @@ pub struct Metrics {
     pub slots: IntGauge,
     /// Image caches.
     pub caches: IntGauge,
-    /// Ended pulls of an image on a node, by result and reason.
+    /// Ended pulls of an image on a node, by puller, result and reason.
     pub pulls: IntCounterVec,
     /// Removals of an image on a node, by outcome.
     pub removals: IntCounterVec,
@@ -80,7 +80,7 @@ impl Metrics {
                 r,
                 "larder_pulls_total",
                 "Ended pulls of one image on one node.",
-                &["result", "reason"],
+                &["puller", "result", "reason"],
             )?,
             removals: counter_vec(
                 r,
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn every_metric_has_a_name_of_its_own() {
         let metrics = Metrics::new().unwrap();
-        metrics.pulls.with_label_values(&["held", ""]).inc();
+        metrics.pulls.with_label_values(&["Agent", "held", ""]).inc();
         let status = |ready| larder_api::ImageCacheStatus {
             nodes: NodeCounts {
                 selected: 3,
@@ -197,7 +197,7 @@ mod tests {
         metrics.observe(&[cache(1), cache(3)]);
         let text = metrics.render().unwrap();
         assert!(
-            text.contains("larder_pulls_total{reason=\"\",result=\"held\"} 1"),
+            text.contains("larder_pulls_total{puller=\"Agent\",reason=\"\",result=\"held\"} 1"),
             "{text}"
         );
         assert!(

@@ -111,10 +111,14 @@ impl Queues {
                     .iter()
                     .map(|c| (c.namespace.clone(), c.name.clone())),
             );
-            let kubelet = object.status.iter().filter_map(|s| s.kubelet.as_ref());
+            let blocks = object
+                .status
+                .iter()
+                .flat_map(|s| [s.kubelet.as_ref(), s.agent.as_ref().map(|a| &a.puller)]);
             caches.extend(
-                kubelet
-                    .flat_map(|k| &k.caches)
+                blocks
+                    .flatten()
+                    .flat_map(|block| &block.caches)
                     .map(|c| (c.namespace.clone(), c.name.clone())),
             );
         }
@@ -147,6 +151,15 @@ impl Queues {
             if before != after || platform(&change.old) != platform(&change.new) {
                 self.caches.mark(key(&*cache));
             }
+        }
+    }
+
+    /// An agent came, went, or became Ready or not: whoever claims something of its node looks again.
+    pub fn agent_changed(&self, world: &World, node: &str) {
+        self.nodes.mark(node.to_owned());
+        self.plan.mark(());
+        for claim in world.objects.get("", node).iter().flat_map(|o| &o.spec.caches) {
+            self.caches.mark((claim.namespace.clone(), claim.name.clone()));
         }
     }
 

@@ -52,6 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         queues: queues.clone(),
         resolver: Resolver::new(registry, Arc::clone(&metrics), queues.caches.clone()),
         pods: (&args).into(),
+        pulls_per_node: args.pulls_per_node,
         pod_pace: Pace::per_second(args.job_pods_per_second),
         metrics: Arc::clone(&metrics),
         events,

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
 use kube::Client;
 use kube::client::Body;
 use larder_api::image_cache::ImageEntry;
-use larder_api::node_image_cache::{CacheClaim, Desired};
+use larder_api::node_image_cache::{CacheClaim, Desired, NodeLimits};
 use larder_api::revision::{PlatformManifest, RevisionBody, RevisionImage};
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
 use larder_core::image_ref::ImageRef;
@@ -117,6 +117,7 @@ pub(crate) fn context_with(
             image_pull_policy: PullPolicy::IfNotPresent,
             agents_namespace: "larder-agents".into(),
         },
+        pulls_per_node: 5,
         pod_pace: Pace::per_second(5),
         metrics,
         events,
@@ -311,8 +312,12 @@ pub(crate) fn object() -> NodeImageCache {
         assigned_at: now,
         removal: larder_api::image_cache::Removal::Retain,
         verify_after: None,
-        puller: larder_api::image_cache::Puller::Job,
+        puller: larder_api::image_cache::Puller::Auto,
         overrides: None,
     }];
+    object.spec.limits = Some(NodeLimits {
+        pulls: 5,
+        report_seconds: 5,
+    });
     object
 }

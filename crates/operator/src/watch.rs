@@ -14,6 +14,7 @@ use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
 use serde::de::DeserializeOwned;
 
 use crate::metrics::Metrics;
+use crate::pullers::tally;
 use crate::queue::Chain;
 use crate::route::Queues;
 use crate::world::{Change, Store, World};
@@ -53,12 +54,20 @@ pub async fn watch(
         objects::<NodeImageCache>(&client, all.clone()),
         &w.objects,
         m,
-        |c| q.object_changed(c),
+        |c| {
+            tally::agent(&metrics, c);
+            q.object_changed(c);
+        },
     );
     let jobs = follow(objects::<Job>(&client, ours.clone()), &w.jobs, m, |c| {
         q.work_changed(c);
     });
-    let pods = follow(objects::<Pod>(&client, ours), &w.pods, m, |c| q.work_changed(c));
+    let pods = follow(objects::<Pod>(&client, ours), &w.pods, m, |c| {
+        q.work_changed(c);
+        if let Some(node) = w.gone.note(c, jiff::Timestamp::now()) {
+            q.agent_changed(w, &node);
+        }
+    });
     let nodes = follow_nodes(objects::<Node>(&client, all), w, q, m);
     futures::join!(caches, revisions, node_objects, jobs, pods, nodes);
 }

@@ -8,7 +8,7 @@ use larder_api::node_image_cache::CacheClaim;
 use larder_api::{ImageCache, ImageCacheRevision};
 
 use super::place::Place;
-use super::{Plan, Snapshot, earliest, on_node, saturating, signed, slot_limit};
+use super::{Plan, Snapshot, earliest, saturating, signed, slot_limit};
 use crate::facts::NodeFacts;
 use crate::select::{Eligibility, eligibility};
 
@@ -78,10 +78,14 @@ pub(super) fn plan_cache<'n>(
                 .get(node.name.as_str())
                 .copied()
                 .filter(|o| o.spec.node_uid == node.uid);
+            let claimed = object.and_then(|o| Some((o, o.spec.caches.iter().find(|c| c.uid == uid)?)));
+            let view = claimed.map(|(object, claim)| snapshot.view(object, claim));
+            let watched = view.as_ref().is_some_and(|v| v.watched);
             Place {
                 eligibility: eligibility(&cache.spec.nodes, node),
-                claim: object.and_then(|o| o.spec.caches.iter().find(|c| c.uid == uid)),
-                on_node: object.and_then(|o| on_node(o, uid)),
+                claim: claimed.map(|(_, claim)| claim),
+                on_node: view.and_then(|v| v.on_node),
+                watched,
             }
         })
         .collect();

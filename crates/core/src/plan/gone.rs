@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use larder_api::NodeImageCache;
 use larder_api::node_image_cache::{CacheClaim, Desired, NodeState};
 
-use super::{Snapshot, on_node};
+use super::Snapshot;
 
 /// A claim whose cache is gone lives on only to finish a removal that it can still read.
-pub(super) fn outlive(
-    snapshot: &Snapshot<'_>,
-    object: Option<&NodeImageCache>,
+pub(super) fn outlive<'a>(
+    snapshot: &Snapshot<'a>,
+    object: Option<&'a NodeImageCache>,
     claim: &CacheClaim,
 ) -> Option<CacheClaim> {
     let done = object
-        .and_then(|o| on_node(o, &claim.uid))
+        .and_then(|o| snapshot.view(o, claim).on_node)
         .is_some_and(|s| s.state == NodeState::Purged);
     let readable = snapshot
         .revisions

@@ -1,5 +1,7 @@
 //! One cache on one node: what its claim should become.
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::image_cache::Removal;
@@ -14,7 +16,9 @@ use crate::select::Eligibility;
 pub(super) struct Place<'a> {
     pub(super) eligibility: Eligibility,
     pub(super) claim: Option<&'a CacheClaim>,
-    pub(super) on_node: Option<&'a CacheOnNode>,
+    pub(super) on_node: Option<Cow<'a, CacheOnNode>>,
+    /// An agent looks at all of its images all the time.
+    pub(super) watched: bool,
 }
 
 impl Place<'_> {
@@ -27,7 +31,7 @@ impl Place<'_> {
             return None;
         }
         // A node that holds nothing is being filled for the first time: that takes no slot.
-        let on_node = self.on_node.filter(|s| !s.held.is_empty())?;
+        let on_node = self.on_node.as_ref().filter(|s| !s.held.is_empty())?;
         let confirmed = claim.verify_after <= on_node.checked_at;
         let settled = on_node.revision == claim.revision
             && (on_node.state == NodeState::Failed || (on_node.state == NodeState::Ready && confirmed));
@@ -43,7 +47,8 @@ impl Place<'_> {
         let Some(claim) = self.claim.filter(|c| c.desired == Desired::Present) else {
             return false;
         };
-        let Some(newest) = newest.filter(|_| self.on_node.is_some_and(|s| !s.held.is_empty())) else {
+        let Some(newest) = newest.filter(|_| self.on_node.as_ref().is_some_and(|s| !s.held.is_empty()))
+        else {
             return false;
         };
         let moves = newest.metadata.name.as_deref() != Some(claim.revision.as_str());
@@ -95,7 +100,10 @@ impl Place<'_> {
 
     /// What a removal that is called off leaves to be removed: older revisions, where images that leave are to go.
     fn unfinished(&self, snapshot: &Snapshot<'_>, cache: &ImageCache, newest: &str) -> Vec<String> {
-        let purged = self.on_node.is_some_and(|s| s.state == NodeState::Purged);
+        let purged = self
+            .on_node
+            .as_ref()
+            .is_some_and(|s| s.state == NodeState::Purged);
         let Some(claim) = self
             .claim
             .filter(|_| cache.spec.removal != Removal::Retain && !purged)
@@ -104,6 +112,7 @@ impl Place<'_> {
         };
         let done = self
             .on_node
+            .as_ref()
             .map(|s| s.removed_revisions.as_slice())
             .unwrap_or_default();
         let readable = |r: &&String| {
@@ -132,6 +141,7 @@ impl Place<'_> {
         next.overrides = overrides(&cache.spec);
         let done = self
             .on_node
+            .as_ref()
             .map(|s| s.removed_revisions.as_slice())
             .unwrap_or_default();
         next.remove_revisions.retain(|r| {
@@ -149,7 +159,8 @@ impl Place<'_> {
         next
     }
 
-    /// A refresh confirms what is confirmed only by pulling: references without a digest always, others after a day.
+    /// A refresh confirms what is confirmed only by pulling: references without a digest always, others after a day,
+    /// unless an agent looks at them anyway.
     fn verify_after(&self, cache: &ImageCache, newest: &ImageCacheRevision) -> Option<Time> {
         let asked = cache
             .status
@@ -158,8 +169,11 @@ impl Place<'_> {
             .as_ref()?
             .requested_at
             .clone()?;
-        let checked = self.on_node?.checked_at.clone()?;
+        let checked = self.on_node.as_ref()?.checked_at.clone()?;
         let undigested = newest.spec.spec.images.iter().any(|i| i.digest.is_none());
+        if self.watched && !undigested {
+            return None;
+        }
         let limit = if undigested {
             asked.0
         } else {
@@ -177,7 +191,10 @@ impl Place<'_> {
     ) -> Option<CacheClaim> {
         let claim = self.claim?;
         if claim.desired == Desired::Absent {
-            let done = self.on_node.is_some_and(|s| s.state == NodeState::Purged);
+            let done = self
+                .on_node
+                .as_ref()
+                .is_some_and(|s| s.state == NodeState::Purged);
             if done && drop_when_done {
                 return None;
             }
@@ -187,7 +204,12 @@ impl Place<'_> {
             });
         }
         let mut next = claim.clone();
-        for held in self.on_node.map(|s| s.held.as_slice()).unwrap_or_default() {
+        for held in self
+            .on_node
+            .as_ref()
+            .map(|s| s.held.as_slice())
+            .unwrap_or_default()
+        {
             let readable = snapshot
                 .revisions
                 .contains_key(&(claim.namespace.as_str(), held.as_str()));

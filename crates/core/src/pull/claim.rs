@@ -1,15 +1,17 @@
 //! The decision for one cache's pulls on one node.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use larder_api::ImageCache;
+use larder_api::image_cache::Puller;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{
     CacheClaim, CacheOnNode, ImageOnNode, ImageState, NodeState, ReportedDigest,
 };
 use larder_api::revision::RevisionImage;
+use larder_api::{ImageCache, ImageCacheRevisionSpec};
 
 use super::create::create;
 use super::decide::{ClaimInput, PullInput, PullJob};
@@ -18,12 +20,15 @@ use super::known::{ImageKey, key, known};
 use super::outcome::outcome;
 use super::read::read_job;
 use crate::backoff;
+use crate::choose::is_for_agent;
 use crate::facts::NodeFacts;
+use crate::merge::{Agent, Split};
 use crate::plan::saturating;
 
 /// The part of the decision that is about one claim.
 pub(super) struct ClaimDecision {
-    pub(super) on_node: CacheOnNode,
+    /// None where the kubelet has no part in the claim.
+    pub(super) on_node: Option<CacheOnNode>,
     pub(super) images: Vec<ImageOnNode>,
     pub(super) create: Vec<PullJob>,
     pub(super) delete: Vec<JobKey>,
@@ -37,8 +42,12 @@ pub(super) struct Scope<'a> {
     pub(super) claimed: &'a ClaimInput<'a>,
     pub(super) claim: &'a CacheClaim,
     pub(super) cache: &'a ImageCache,
-    /// Images of the claimed revision.
+    /// The claimed revision.
+    pub(super) revision: &'a ImageCacheRevisionSpec,
+    /// Its images.
     pub(super) images: &'a [RevisionImage],
+    /// Which of them the agent answers for.
+    pub(super) split: Split,
     /// The same, by normalised reference.
     pub(super) by_name: BTreeMap<&'a str, &'a RevisionImage>,
     /// What was last written of this cache.
@@ -53,6 +62,17 @@ impl Scope<'_> {
     /// `namespace/name` of the cache.
     pub(super) fn cache_key(&self) -> String {
         format!("{}/{}", self.claim.namespace, self.claim.name)
+    }
+
+    /// Whether the kubelet's block answers for the image.
+    pub(super) fn is_own(&self, image: &RevisionImage) -> bool {
+        !self.split.is_agents(self.revision, image)
+    }
+
+    /// Whether a pod may pull the image: not while an agent is there to do it, nor where only an agent may.
+    pub(super) fn may_pull(&self, image: &RevisionImage) -> bool {
+        let waits = self.input.blocks.presence != Agent::Absent || self.claim.puller == Puller::Agent;
+        !(waits && is_for_agent(self.claim.puller, self.revision, image))
     }
 
     /// The node is there and Ready: what does not move on it does so for a reason of its own.
@@ -86,19 +106,26 @@ pub(super) fn decide_claim(
 ) -> ClaimDecision {
     let claim = claimed.claim;
     let cache_key = format!("{}/{}", claim.namespace, claim.name);
-    let previous = input
-        .previous
-        .and_then(|p| p.caches.iter().find(|o| o.uid == claim.uid));
-    let listed: Vec<&ImageOnNode> = input
-        .previous
-        .iter()
-        .flat_map(|p| &p.images)
-        .filter(|i| i.cache == cache_key)
-        .collect();
-    let (Some(revision), Some(cache)) = (claimed.revision, claimed.cache) else {
-        return idle(input.now, claimed, previous, &listed, jobs);
+    let blocks = &input.blocks;
+    let split = blocks.split(claim, input.revisions);
+    // Whoever answers for all images begins with what the other one said.
+    let previous = if split.by_agent {
+        blocks.of_kubelet(&claim.uid).map(Cow::Borrowed)
+    } else {
+        blocks.view(claim, input.revisions).on_node
     };
-    let images = revision.spec.spec.images.as_slice();
+    let previous = previous.as_deref();
+    let listed: Vec<&ImageOnNode> = if split.by_agent {
+        let written = blocks.kubelet.iter().flat_map(|p| &p.images);
+        written.filter(|i| i.cache == cache_key).collect()
+    } else {
+        blocks.images(claim, input.revisions)
+    };
+    let (Some(revision), Some(cache)) = (claimed.revision, claimed.cache) else {
+        return idle(input.now, claimed, previous, &listed, jobs, split);
+    };
+    let revision = &revision.spec.spec;
+    let images = revision.images.as_slice();
     let after = claim.verify_after.as_ref();
     let checked = previous.and_then(|p| p.checked_at.as_ref());
     let scope = Scope {
@@ -106,7 +133,9 @@ pub(super) fn decide_claim(
         claimed,
         claim,
         cache,
+        revision,
         images,
+        split,
         by_name: images.iter().map(|i| (i.image.as_str(), i)).collect(),
         previous,
         overflow_until: overflow_until(input, cache, &listed),
@@ -135,7 +164,7 @@ pub(super) fn decide_claim(
 
 /// The list of failures is cut, failed ones last. Where not even those fit, the rest waits as long as the latest of them.
 fn overflow_until(input: &PullInput<'_>, cache: &ImageCache, listed: &[&ImageOnNode]) -> Option<Timestamp> {
-    let cut = input.previous.is_some_and(|p| p.images_omitted > 0);
+    let cut = input.blocks.kubelet.is_some_and(|p| p.images_omitted > 0);
     if !cut || listed.is_empty() || listed.iter().any(|i| i.state == ImageState::Waiting) {
         return None;
     }
@@ -166,6 +195,7 @@ fn idle(
     previous: Option<&CacheOnNode>,
     listed: &[&ImageOnNode],
     jobs: &[&JobView],
+    split: Split,
 ) -> ClaimDecision {
     let claim = claimed.claim;
     let mut on_node = previous.cloned().unwrap_or_default();
@@ -181,7 +211,8 @@ fn idle(
         on_node.message = format!("revision {} cannot be read", claim.revision);
     }
     ClaimDecision {
-        on_node,
+        // Where there is an agent, it says so itself.
+        on_node: (!split.by_agent || previous.is_some()).then_some(on_node),
         images: listed.iter().map(|i| (*i).clone()).collect(),
         create: Vec::new(),
         delete: jobs

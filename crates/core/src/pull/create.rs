@@ -29,7 +29,8 @@ pub(super) fn create(scope: &Scope<'_>, work: &mut Work<'_>) -> Vec<PullJob> {
     }
     let mut candidates = Vec::new();
     for image in scope.images {
-        if work.ready.contains(&key(image)) || work.active.contains(image.image.as_str()) {
+        let settled = work.ready.contains(&key(image)) || work.active.contains(image.image.as_str());
+        if settled || !scope.may_pull(image) {
             continue;
         }
         let failed = work.failed.get(image.image.as_str());

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use larder_api::node_image_cache::{CacheClaim, CacheOnNode, ImageOnNode, PullerStatus};
+use larder_api::node_image_cache::{CacheClaim, CacheOnNode, ImageOnNode};
 use larder_api::{ImageCache, ImageCacheRevision};
 
 use super::claim::decide_claim;
 use super::job::{JobKey, JobView};
 use crate::facts::NodeFacts;
+use crate::merge::Blocks;
 use crate::plan::{Revisions, earliest};
 use crate::select::Eligibility;
 
@@ -21,8 +22,8 @@ pub struct PullInput<'a> {
     pub node: Option<&'a NodeFacts>,
     /// UID in the spec of the node's object; empty if there is no object.
     pub node_uid: &'a str,
-    /// The status as last written; none if it is about another incarnation of the node.
-    pub previous: Option<&'a PullerStatus>,
+    /// The status as last written, and whether an agent is there.
+    pub blocks: Blocks<'a>,
     /// The claims on the node.
     pub claims: Vec<ClaimInput<'a>>,
     /// Every pull Job for the node, also of caches that claim nothing any more.
@@ -85,7 +86,7 @@ pub struct PullJob {
 /// What to do.
 #[derive(Debug, Default)]
 pub struct PullDecision {
-    /// One entry for each claim that is to be present.
+    /// One entry for each claim that is to be present and has images for the kubelet.
     pub caches: Vec<CacheOnNode>,
     /// Images that are not ready.
     pub images: Vec<ImageOnNode>,
@@ -113,7 +114,7 @@ pub fn decide(input: &PullInput<'_>) -> PullDecision {
             .filter(|j| belongs(input, j, claim.claim))
             .collect();
         let part = decide_claim(input, claim, &jobs);
-        decision.caches.push(part.on_node);
+        decision.caches.extend(part.on_node);
         decision.images.extend(part.images);
         decision.create.extend(part.create);
         decision.delete.extend(part.delete);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use larder_api::image_cache::Puller;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheOnNode, ImageOnNode, ImageState, NodeState};
 
@@ -10,6 +11,7 @@ use super::bits;
 use super::claim::{ClaimDecision, Scope, Work, bytes};
 use super::decide::PullJob;
 use super::known::key;
+use crate::merge::{Agent, NO_AGENT};
 
 /// Revisions that a node's status remembers as held whole.
 pub(crate) const MAX_HELD: usize = 4;
@@ -26,6 +28,7 @@ struct Counts {
 
 /// Sums up.
 pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -> ClaimDecision {
+    let own = scope.images.iter().filter(|i| scope.is_own(i)).count();
     let (images, counts) = list(scope, &work);
     let whole = counts.failed == 0 && counts.outstanding == 0;
     let resting = work.pods == 0 && create.is_empty();
@@ -60,29 +63,30 @@ pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -
         .filter(|r| undigested.contains(r.image.as_str()))
         .cloned()
         .collect();
+    let on_node = CacheOnNode {
+        namespace: claim.namespace.clone(),
+        name: claim.name.clone(),
+        uid: claim.uid.clone(),
+        revision: claim.revision.clone(),
+        state,
+        reason,
+        message,
+        since: since.or(Some(Time(scope.input.now))),
+        ready: counts.ready,
+        total: own as i32 - counts.skipped,
+        skipped: counts.skipped,
+        missing: bits::encode(
+            &scope
+                .images
+                .iter()
+                .map(|i| !(scope.is_own(i) && work.ready.contains(&key(i))))
+                .collect::<Vec<_>>(),
+        ),
+        bytes: counts.bytes,
+        ..on_node
+    };
     ClaimDecision {
-        on_node: CacheOnNode {
-            namespace: claim.namespace.clone(),
-            name: claim.name.clone(),
-            uid: claim.uid.clone(),
-            revision: claim.revision.clone(),
-            state,
-            reason,
-            message,
-            since: since.or(Some(Time(scope.input.now))),
-            ready: counts.ready,
-            total: scope.images.len() as i32 - counts.skipped,
-            skipped: counts.skipped,
-            missing: bits::encode(
-                &scope
-                    .images
-                    .iter()
-                    .map(|i| !work.ready.contains(&key(i)))
-                    .collect::<Vec<_>>(),
-            ),
-            bytes: counts.bytes,
-            ..on_node
-        },
+        on_node: (own > 0).then_some(on_node),
         images,
         create,
         delete: work.delete,
@@ -95,7 +99,7 @@ pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -
 fn list(scope: &Scope<'_>, work: &Work<'_>) -> (Vec<ImageOnNode>, Counts) {
     let mut list = Vec::new();
     let mut counts = Counts::default();
-    for image in scope.images {
+    for image in scope.images.iter().filter(|i| scope.is_own(i)) {
         if work.ready.contains(&key(image)) {
             counts.ready += 1;
             counts.bytes += scope.input.node.map_or(0, |n| bytes(image, n));
@@ -145,6 +149,10 @@ fn state(
             None,
             format!("{} {noun} failed", counts.failed),
         );
+    }
+    let lacks_agent = scope.input.blocks.presence == Agent::Absent && scope.claim.puller == Puller::Agent;
+    if lacks_agent && resting {
+        return (NodeState::Waiting, None, NO_AGENT.to_owned());
     }
     if scope.cache.spec.suspend {
         return (NodeState::Waiting, None, "suspended".to_owned());

@@ -203,7 +203,7 @@ fn progressing(input: &ReportInput<'_>, overview: &Overview<'_>, status: &ImageC
         let claims = || input.nodes.iter().filter(|n| n.claim.is_some());
         let purged = claims().filter(|n| {
             let absent = n.claim.is_some_and(|c| c.desired == Desired::Absent);
-            absent && n.on_node.is_some_and(|o| o.state == NodeState::Purged)
+            absent && n.on_node.as_ref().is_some_and(|o| o.state == NodeState::Purged)
         });
         let words = format!("{}/{} nodes purged", purged.count(), claims().count());
         return verdict("True", if deleting { "Deleting" } else { "Purging" }, words);
@@ -233,7 +233,13 @@ fn progress(input: &ReportInput<'_>, overview: &Overview<'_>) -> String {
         nodes += 1;
         done += i32::from(node.is_ready());
         let needed = bytes_on(images(input), node.view.facts);
-        let bytes = node.current.filter(|_| node.at_newest).map_or(0, |o| o.bytes);
+        let arrived = node.current.filter(|_| node.at_newest).map_or(0, |o| o.bytes);
+        let under_way: i64 = node.view.images.iter().map(|i| i.bytes_done.max(0)).sum();
+        let bytes = if node.at_newest {
+            arrived.saturating_add(under_way)
+        } else {
+            0
+        };
         held = held.saturating_add(bytes.clamp(0, needed));
         all = all.saturating_add(needed);
     }

@@ -42,7 +42,8 @@ pub(super) fn group(input: &ReportInput<'_>, overview: &Overview<'_>) -> (Vec<Fa
         if node.view.claim.is_none_or(|c| c.desired == Desired::Absent) {
             continue;
         }
-        for image in node.view.images.iter().filter(|i| i.state != ImageState::Waiting) {
+        let ended = |i: &&&ImageOnNode| matches!(i.state, ImageState::Failed | ImageState::Skipped);
+        for image in node.view.images.iter().filter(ended) {
             if is_wanted(node, image, &newest) {
                 let skipped = image.state == ImageState::Skipped;
                 let reason = image.reason.unwrap_or(Reason::RuntimeError);
@@ -123,6 +124,7 @@ pub(super) fn removal_failed<'a>(node: &NodeReport<'a>) -> Option<&'a str> {
     node.view.claim?;
     node.view
         .on_node
+        .as_ref()
         .map(|o| o.removal_error.as_str())
         .filter(|words| !words.is_empty())
 }

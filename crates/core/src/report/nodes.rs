@@ -108,7 +108,7 @@ impl<'a> Overview<'a> {
                     ready,
                     total,
                     skipped,
-                    puller: present.map(|_| "Job".to_owned()).unwrap_or_default(),
+                    puller: present.map(|_| n.pullers().to_owned()).unwrap_or_default(),
                     message: n.message.clone(),
                     since: Some(n.since(before.get(n.view.facts.name.as_str()).copied(), input.now)),
                 }
@@ -130,7 +130,9 @@ impl<'a> NodeReport<'a> {
         let current = claim.and_then(|claim| {
             // Left from a purge, it says nothing about what came after.
             let stale = |o: &CacheOnNode| matches!(o.state, NodeState::Purged | NodeState::Purging);
-            view.on_node.filter(|o| is_about(claim, o) && !stale(o))
+            view.on_node
+                .as_deref()
+                .filter(|o| is_about(claim, o) && !stale(o))
         });
         let mut node = Self {
             view,
@@ -164,7 +166,7 @@ impl<'a> NodeReport<'a> {
                     .unwrap_or("waits for its assignment")
                     .to_owned(),
             ),
-            Some(claim) if claim.desired == Desired::Absent => match view.on_node {
+            Some(claim) if claim.desired == Desired::Absent => match &view.on_node {
                 Some(o) if o.state == NodeState::Purged => (NodeState::Purged, o.message.clone()),
                 Some(o) => (NodeState::Purging, o.removal_error.clone()),
                 None => (NodeState::Purging, String::new()),
@@ -219,11 +221,20 @@ impl<'a> NodeReport<'a> {
         }
     }
 
+    /// Who pulls the cache's images there.
+    fn pullers(&self) -> &'static str {
+        match (self.view.agent, self.view.kubelet) {
+            (true, true) => "Agent, Job",
+            (true, false) => "Agent",
+            (false, _) => "Job",
+        }
+    }
+
     /// Whether it holds this revision whole, or any. What is being removed is not held.
     pub(super) fn holds(&self, revision: Option<&str>) -> bool {
         let present = self.view.claim.is_some_and(|c| c.desired == Desired::Present);
         present
-            && self.view.on_node.is_some_and(|o| match revision {
+            && self.view.on_node.as_ref().is_some_and(|o| match revision {
                 Some(name) => o.held.iter().any(|r| r == name),
                 None => !o.held.is_empty(),
             })
@@ -238,6 +249,7 @@ impl<'a> NodeReport<'a> {
         let reported = self
             .view
             .on_node
+            .as_ref()
             .filter(|o| o.state == self.state)
             .and_then(|o| o.since.clone());
         let kept = || {

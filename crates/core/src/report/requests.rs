@@ -48,6 +48,9 @@ fn is_confirmed(input: &ReportInput<'_>, node: &NodeReport<'_>, asked: Option<&T
         return node.overdue || since.all(|since| since >= asked);
     }
     let undigested = images::images(input).iter().any(|i| i.digest.is_none());
+    if node.view.watched && !undigested {
+        return true;
+    }
     let limit = if undigested {
         asked.0
     } else {
@@ -69,6 +72,7 @@ pub(super) fn purge(input: &ReportInput<'_>) -> Option<PurgeStatus> {
         let Some(claim) = node.claim else { continue };
         let purged = node
             .on_node
+            .as_deref()
             .filter(|o| claim.desired == Desired::Absent && o.state == NodeState::Purged);
         match purged {
             Some(on_node) => done.push(on_node),

@@ -230,8 +230,11 @@ impl World {
                     facts: &p.facts,
                     eligibility: p.eligibility,
                     claim: p.claim.as_ref(),
-                    on_node: p.on_node.as_ref(),
+                    on_node: p.on_node.as_ref().map(std::borrow::Cow::Borrowed),
                     images: p.images.iter().collect(),
+                    agent: false,
+                    kubelet: true,
+                    watched: false,
                 })
                 .collect(),
             previous: &self.previous,

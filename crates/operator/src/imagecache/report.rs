@@ -8,7 +8,8 @@ use kube::{Api, Resource};
 use larder_api::names::{FIELD_MANAGER, condition};
 use larder_api::{ImageCache, ImageCacheStatus, NodeImageCache};
 use larder_core::images::WantedImages;
-use larder_core::plan::on_node;
+use larder_core::merge::Blocks;
+use larder_core::plan::Revisions;
 use larder_core::report::{NodeView, ReportInput};
 use larder_core::select::{Eligibility, eligibility};
 use serde_json::json;
@@ -34,7 +35,15 @@ pub(super) async fn report(
         .iter()
         .filter_map(|o| Some((o.metadata.name.as_deref()?, &**o)))
         .collect();
-    let key = named(cache);
+    let by_name: Revisions<'_> = revisions
+        .iter()
+        .filter_map(|r| {
+            let key = (r.metadata.namespace.as_deref()?, r.metadata.name.as_deref()?);
+            Some((key, &**r))
+        })
+        .collect();
+    let now = Timestamp::now();
+    let mut wake_at = None;
     let previous = cache.status.clone().unwrap_or_default();
     let views = nodes
         .iter()
@@ -48,22 +57,27 @@ pub(super) async fn report(
             if eligibility == Eligibility::NotMatching && claim.is_none() {
                 return None;
             }
-            let on_node = object.and_then(|o| on_node(o, uid));
-            let images = object
-                .filter(|_| on_node.is_some())
-                .and_then(|o| o.status.as_ref()?.kubelet.as_ref())
-                .map(|k| k.images.iter().filter(|i| i.cache == key).collect())
-                .unwrap_or_default();
+            let presence = ctx.world.agent(&facts.name, now);
+            wake_at = [wake_at, presence.wake_at()].into_iter().flatten().min();
+            let blocks = object.map_or_else(Blocks::default, |o| Blocks::of(o, presence));
+            let view = claim.map(|c| blocks.view(c, &by_name)).unwrap_or_default();
+            let images = claim.map(|c| blocks.images(c, &by_name)).unwrap_or_default();
             Some(NodeView {
                 facts,
                 eligibility,
                 claim,
-                on_node,
-                images,
+                images: if view.on_node.is_some() {
+                    images
+                } else {
+                    Vec::new()
+                },
+                on_node: view.on_node,
+                agent: view.agent,
+                kubelet: view.kubelet,
+                watched: view.watched,
             })
         })
         .collect();
-    let now = Timestamp::now();
     let input = ReportInput {
         cache,
         wanted,
@@ -75,7 +89,10 @@ pub(super) async fn report(
         now,
     };
     let next = larder_core::trim::trim(larder_core::report::report(&input));
-    let wake_at = larder_core::report::next_wake(&input);
+    let wake_at = [wake_at, larder_core::report::next_wake(&input)]
+        .into_iter()
+        .flatten()
+        .min();
     let current = ctx
         .world
         .caches

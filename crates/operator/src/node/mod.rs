@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A node object that cannot be written does not keep the others; it is planned again a little later.
 pub async fn reconcile(ctx: Arc<Context>) -> Result<Option<Duration>, Error> {
     let now = Timestamp::now();
-    let plan = plan::make(&ctx.world, now);
+    let plan = plan::make(&ctx.world, ctx.pulls_per_node, now);
     ctx.metrics
         .slots
         .set(i64::try_from(plan.slots_in_use).unwrap_or(i64::MAX));

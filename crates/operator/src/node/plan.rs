@@ -13,7 +13,8 @@ use larder_core::revision::newest;
 use crate::world::World;
 
 /// Plans from what the world holds at this moment.
-pub(super) fn make(world: &World, now: Timestamp) -> Plan {
+pub(super) fn make(world: &World, pulls_per_node: i32, now: Timestamp) -> Plan {
+    let agents = world.agents(now);
     let nodes = world.nodes.all();
     let caches = world.caches.all();
     let objects = world.objects.all();
@@ -47,6 +48,11 @@ pub(super) fn make(world: &World, now: Timestamp) -> Plan {
                 Some((key, &**r))
             })
             .collect(),
+        agents: agents
+            .iter()
+            .map(|(node, agent)| (node.as_str(), *agent))
+            .collect(),
+        pulls_per_node,
     };
     plan(&snapshot)
 }

@@ -8,9 +8,10 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 use larder_api::names::{PURPOSE_LABEL, PURPOSE_PULL, PURPOSE_PURGE};
-use larder_api::node_image_cache::{CacheClaim, PullerStatus};
+use larder_api::node_image_cache::CacheClaim;
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
 use larder_core::facts::NodeFacts;
+use larder_core::merge::{Agent, Blocks};
 use larder_core::plan::Revisions;
 use larder_core::pull::{ClaimInput, JobView, PullInput, Rejection};
 use larder_core::purge::PurgeJobView;
@@ -25,6 +26,7 @@ pub struct Gathered {
     pub object: Option<Arc<NodeImageCache>>,
     /// The node, if it is the one that the object is about.
     pub node: Option<Arc<NodeFacts>>,
+    agent: Agent,
     caches: BTreeMap<String, Arc<ImageCache>>,
     revisions: BTreeMap<Key, Arc<ImageCacheRevision>>,
     pulls: Vec<JobView>,
@@ -33,7 +35,7 @@ pub struct Gathered {
 
 impl Gathered {
     /// Looks at the world.
-    pub fn of(world: &World, node: &str) -> Self {
+    pub fn of(world: &World, node: &str, now: Timestamp) -> Self {
         let object = world.objects.get("", node);
         let pods = world.pods.indexed(node);
         let jobs = world.jobs.indexed(node);
@@ -53,6 +55,7 @@ impl Gathered {
                 .get(node)
                 .filter(|n| object.as_ref().is_some_and(|o| o.spec.node_uid == n.uid)),
             object,
+            agent: world.agent(node, now),
             caches: BTreeMap::new(),
             revisions: BTreeMap::new(),
             pulls,
@@ -78,7 +81,9 @@ impl Gathered {
                 .chain(&c.remove_revisions)
                 .map(|r| (c.namespace.clone(), r.clone()))
         });
-        let status = self.previous().into_iter().flat_map(|s| &s.caches).flat_map(|c| {
+        let blocks = self.blocks();
+        let blocks = blocks.kubelet.into_iter().chain(blocks.agent);
+        let status = blocks.flat_map(|s| &s.caches).flat_map(|c| {
             std::iter::once(&c.revision)
                 .chain(&c.held)
                 .map(|r| (c.namespace.clone(), r.clone()))
@@ -109,15 +114,10 @@ impl Gathered {
         self.caches.get(uid).map(|c| &**c)
     }
 
-    /// The status as last written, unless it is about another incarnation of the node.
-    pub fn previous(&self) -> Option<&PullerStatus> {
-        let object = self.object.as_ref()?;
-        object
-            .status
-            .as_ref()?
-            .kubelet
-            .as_ref()
-            .filter(|k| k.node_uid == object.spec.node_uid)
+    /// The status as last written, and whether an agent is there.
+    pub fn blocks(&self) -> Blocks<'_> {
+        let object = self.object.as_deref();
+        object.map_or_else(Blocks::default, |o| Blocks::of(o, self.agent))
     }
 
     /// Generation of the node's object.
@@ -168,7 +168,7 @@ impl Gathered {
             now,
             node: self.node.as_deref(),
             node_uid: self.object.as_ref().map_or("", |o| o.spec.node_uid.as_str()),
-            previous: self.previous(),
+            blocks: self.blocks(),
             claims: claims.collect(),
             jobs: self.pulls.clone(),
             rejections,

@@ -6,7 +6,7 @@ mod gather;
 mod job;
 mod pod;
 mod purge;
-mod tally;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct NodeMemory {
 /// Works on one node. Returns after how long it wants to be called again.
 pub async fn reconcile(ctx: Arc<Context>, node: String) -> Result<Option<Duration>, Error> {
     let now = Timestamp::now();
-    let gathered = Gathered::of(&ctx.world, &node);
+    let gathered = Gathered::of(&ctx.world, &node, now);
     if gathered.is_empty() {
         ctx.forget(&node);
         return Ok(None);
@@ -57,7 +57,12 @@ pub async fn reconcile(ctx: Arc<Context>, node: String) -> Result<Option<Duratio
         if !apply::write_status(&ctx, object, &decision.status).await? {
             return Ok(None);
         }
-        tally::count(&ctx.metrics, gathered.previous(), &decision.status);
+        tally::count(
+            &ctx.metrics,
+            "Kubelet",
+            gathered.blocks().kubelet,
+            &decision.status,
+        );
         ctx.with_memory(&node, |memory| memory.written_at = Some(now));
     }
     for (namespace, cache, reference, at) in decision.resolve_again {

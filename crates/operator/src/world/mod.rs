@@ -3,15 +3,17 @@
 //! Filled by the watches, and at once by what the operator itself writes, so that no decision is made on what we have
 //! already changed.
 
+mod agents;
 mod nodes;
 mod store;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::{Resource, ResourceExt};
 use larder_api::names::NODE_ANNOTATION;
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
 
+pub use agents::Gone;
 pub use nodes::Nodes;
 pub use store::{Change, Key, Store};
 
@@ -28,8 +30,10 @@ pub struct World {
     pub nodes: Nodes,
     /// Larder's Jobs, by node.
     pub jobs: Store<Job>,
-    /// Pods of Larder's Jobs, by node.
+    /// Pods of Larder's Jobs and agents, by node.
     pub pods: Store<Pod>,
+    /// Agents that went.
+    pub gone: Gone,
 }
 
 impl Default for World {
@@ -50,7 +54,15 @@ impl Default for World {
             }),
             nodes: Nodes::default(),
             jobs: Store::new(|j| node_of(j).map(str::to_owned).into_iter().collect()),
-            pods: Store::new(|p| node_of(p).map(str::to_owned).into_iter().collect()),
+            pods: Store::new(|p| {
+                let all_agents = agents::is_agent(p).then(|| agents::ALL_AGENTS.to_owned());
+                node_of_pod(p)
+                    .map(str::to_owned)
+                    .into_iter()
+                    .chain(all_agents)
+                    .collect()
+            }),
+            gone: Gone::default(),
         }
     }
 }
@@ -80,6 +92,28 @@ pub fn node_of<K: Resource>(object: &K) -> Option<&str> {
         .as_ref()?
         .get(NODE_ANNOTATION)
         .map(String::as_str)
+}
+
+/// The node that a pod of Larder's works on: what its Job says, else where it is or has to be.
+pub fn node_of_pod(pod: &Pod) -> Option<&str> {
+    node_of(pod).or_else(|| {
+        let spec = pod.spec.as_ref()?;
+        spec.node_name.as_deref().or_else(|| bound_to(spec))
+    })
+}
+
+/// The node that a `DaemonSet`'s pod is for before it is scheduled.
+fn bound_to(spec: &PodSpec) -> Option<&str> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity
+        .required_during_scheduling_ignored_during_execution
+        .as_ref()?;
+    let mut fields = required
+        .node_selector_terms
+        .iter()
+        .flat_map(|t| t.match_fields.iter().flatten());
+    let name = fields.find(|f| f.key == "metadata.name" && f.operator == "In")?;
+    name.values.as_ref()?.first().map(String::as_str)
 }
 
 /// Name of the first owner.

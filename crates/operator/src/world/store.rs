@@ -104,6 +104,11 @@ impl<K: Resource + Clone> Store<K> {
             .collect()
     }
 
+    /// Whether a group of the index has any object.
+    pub fn has(&self, group: &str) -> bool {
+        self.read().by_index.contains_key(group)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.read().objects.len()

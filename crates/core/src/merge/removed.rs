@@ -1,0 +1,52 @@
+//! How far the removal of a claim's images has come.
+
+use std::borrow::Cow;
+
+use larder_api::node_image_cache::{CacheClaim, CacheOnNode, NodeState};
+
+use super::{Blocks, LEEWAY, last_word};
+use crate::plan::saturating;
+
+impl<'a> Blocks<'a> {
+    /// What is said of a claim that is to be absent: by the agent where it removes, else by purge Jobs.
+    pub(super) fn removed(&self, claim: &CacheClaim) -> Option<Cow<'a, CacheOnNode>> {
+        let agent = self.of_agent(&claim.uid);
+        let kubelet = self.of_kubelet(&claim.uid);
+        let is = |entry: &&CacheOnNode, state| entry.state == state;
+        if !self.agent_removes() {
+            // What an agent finished before it went need not be done again.
+            let done = agent
+                .filter(|a| is(a, NodeState::Purged))
+                .filter(|a| last_word(a).is_some_and(|at| saturating(at, LEEWAY) >= claim.assigned_at.0));
+            let said = kubelet.filter(|k| matches!(k.state, NodeState::Purging | NodeState::Purged));
+            return said.or(done).or(kubelet).map(Cow::Borrowed);
+        }
+        let said = agent.filter(|a| matches!(a.state, NodeState::Purging | NodeState::Purged));
+        let Some(said) = said else {
+            // The agent has not seen it yet.
+            return Some(Cow::Owned(CacheOnNode {
+                namespace: claim.namespace.clone(),
+                name: claim.name.clone(),
+                uid: claim.uid.clone(),
+                revision: claim.revision.clone(),
+                state: NodeState::Purging,
+                ..CacheOnNode::default()
+            }));
+        };
+        let Some(kubelet) = kubelet else {
+            return Some(Cow::Borrowed(said));
+        };
+        let mut both = said.clone();
+        if is(&kubelet, NodeState::Purging) {
+            // A pod may still bring back what the agent removes.
+            both.state = NodeState::Purging;
+        }
+        if is(&kubelet, NodeState::Purged) {
+            both.removed += kubelet.removed;
+            both.in_use += kubelet.in_use;
+            both.foreign += kubelet.foreign;
+            both.shared += kubelet.shared;
+        }
+        Some(Cow::Owned(both))
+    }
+}
