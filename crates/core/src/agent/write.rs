@@ -1,6 +1,6 @@
 //! Whether and when the status is written.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use larder_api::names::condition::RUNTIME_READY;
 use larder_api::node_image_cache::{AgentStatus, PullerStatus};
 
@@ -43,7 +43,7 @@ pub(super) fn worth_writing(input: &AgentInput<'_>, next: &AgentStatus) -> Write
         .iter()
         .map(|c| c.assigned_at.0)
         .max()
-        .unwrap_or(input.now);
+        .unwrap_or(Timestamp::MIN);
     let first = saturating(begun, FIRST_PROGRESS);
     let at = first.max(input.written_at.map_or(first, |w| saturating(w, every)));
     if at <= input.now {
