@@ -1,6 +1,6 @@
 //! How far a pull is, as containerd's content store shows it while CRI says nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::error::RuntimeError;
 use crate::manifest::{Descriptor, MAX_MANIFEST_BYTES, Manifest};
@@ -28,9 +28,15 @@ pub struct PullProgress {
     digest: String,
     os: String,
     architecture: String,
-    /// Bytes of each layer, once its manifest has come.
-    layers: Option<BTreeMap<String, u64>>,
-    whole: BTreeSet<String>,
+    /// By digest, once the manifest has come.
+    layers: Option<BTreeMap<String, Layer>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Layer {
+    size: u64,
+    arrived: u64,
+    whole: bool,
 }
 
 impl PullProgress {
@@ -41,43 +47,51 @@ impl PullProgress {
             os: os.to_owned(),
             architecture: architecture.to_owned(),
             layers: None,
-            whole: BTreeSet::new(),
         }
     }
 
-    /// Looks once. None until the manifest is there. Layers of which only the snapshots are kept never arrive.
+    /// Looks once. None until the manifest is there. Layers of which only the snapshots are kept never arrive. It never
+    /// goes back: containerd shows a layer neither as an ingest nor as a blob while it commits it.
     pub async fn look(&mut self, content: &dyn Content) -> Result<Option<Progress>, RuntimeError> {
         if self.layers.is_none() {
             let found = layers(content, &self.digest, &self.os, &self.architecture).await?;
-            self.layers = found.map(|layers| layers.into_iter().map(|l| (l.digest, l.size)).collect());
+            self.layers = found.map(|layers| layers.into_iter().map(Layer::of).collect());
         }
-        let Some(layers) = &self.layers else {
+        let Some(layers) = &mut self.layers else {
             return Ok(None);
         };
-        // A layer that becomes whole between the two looks is missed once, never counted twice.
         let ingests: BTreeMap<String, u64> = content
             .ingests()
             .await?
             .into_iter()
             .filter_map(|ingest| Some((ingest.reference.strip_prefix(LAYER)?.to_owned(), ingest.offset)))
             .collect();
-        for digest in layers.keys() {
-            let known = self.whole.contains(digest) || ingests.contains_key(digest);
-            if !known && content.blob(digest).await?.is_some() {
-                self.whole.insert(digest.clone());
+        for (digest, layer) in layers.iter_mut().filter(|(_, layer)| !layer.whole) {
+            match ingests.get(digest) {
+                Some(offset) => layer.arrived = layer.arrived.max(*offset).min(layer.size),
+                None if content.blob(digest).await?.is_some() => {
+                    layer.arrived = layer.size;
+                    layer.whole = true;
+                }
+                None => {}
             }
         }
-        let arrived = layers.iter().map(|(digest, size)| match ingests.get(digest) {
-            _ if self.whole.contains(digest) => *size,
-            Some(offset) => *offset.min(size),
-            None => 0,
-        });
         Ok(Some(Progress {
-            bytes_done: arrived.sum(),
-            bytes_total: layers.values().sum(),
-            layers_done: self.whole.len(),
+            bytes_done: layers.values().map(|layer| layer.arrived).sum(),
+            bytes_total: layers.values().map(|layer| layer.size).sum(),
+            layers_done: layers.values().filter(|layer| layer.whole).count(),
             layers_total: layers.len(),
         }))
+    }
+}
+
+impl Layer {
+    fn of(descriptor: Descriptor) -> (String, Self) {
+        let layer = Self {
+            size: descriptor.size,
+            ..Self::default()
+        };
+        (descriptor.digest, layer)
     }
 }
 

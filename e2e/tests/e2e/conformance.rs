@@ -19,10 +19,18 @@ async fn containerd_and_the_fake_runtime_behave_alike() {
         "1",
     )
     .await;
+    env.push(
+        Open,
+        &ImageSpec::new(952).layers(4, 30_000_000),
+        "conformance/large",
+        "1",
+    )
+    .await;
     let image = |name: &str| format!("quay.io/conformance/{name}");
     let images = ConformanceImages {
         tags: [image("image:1"), image("image:2")],
         other: image("other:1"),
+        large: image("large:1"),
         missing: image("missing:1"),
     };
     let node = env.nodes().remove(0);

@@ -48,14 +48,14 @@ pub enum Fault {
 impl Fault {
     /// As containerd fails when the file system of the images is full.
     pub fn no_space() -> Self {
-        let words = "failed to pull and unpack image: failed to copy: write \
+        let words = "failed to pull and unpack image \"it\": failed to copy: write \
             /var/lib/containerd/io.containerd.content.v1.content/ingest/0/data: no space left on device";
         Self::Fail(Code::Unknown, words.to_owned())
     }
 
     /// As containerd fails when a registry or mirror sends other bytes than it was asked for.
     pub fn wrong_bytes() -> Self {
-        let words = "failed to pull and unpack image: failed commit on ref: unexpected commit digest, expected other: \
+        let words = "failed to pull and unpack image \"it\": failed commit on ref: unexpected commit digest, expected other: \
             failed precondition";
         Self::Fail(Code::FailedPrecondition, words.to_owned())
     }

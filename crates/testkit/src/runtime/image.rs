@@ -150,7 +150,7 @@ impl FakeImage {
 }
 
 /// This machine's, as Go names it.
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -49,7 +49,7 @@ pub struct Model {
     pub pulls: Vec<String>,
     /// How fast layers arrive.
     pub speed: Speed,
-    /// As containerd's setting: layers go once they are unpacked.
+    /// As containerd's setting: layers that are unpacked go at the next collection.
     pub discard_unpacked_layers: bool,
     pub(super) registry: BTreeMap<String, FakeImage>,
     /// Everything that was ever pulled, by index and by manifest.
@@ -207,7 +207,7 @@ impl Model {
     }
 
     /// The garbage collection: what neither a record nor a pull at work reaches goes.
-    pub(super) fn collect(&mut self) {
+    pub fn collect(&mut self) {
         let leased = self.leased();
         let targets = self.records.values().map(|r| &r.target.digest);
         self.store.collect(targets.chain(&leased));

@@ -43,7 +43,7 @@ impl Store {
         blob.size = size;
     }
 
-    /// Makes the snapshot of an image. With `discard`, its layers go.
+    /// Makes the snapshot of an image. With `discard`, nothing keeps its layers any more.
     pub fn unpack(&mut self, image: &FakeImage, discard: bool) {
         self.snapshots.insert(image.chain.clone());
         if let Some(config) = self.blobs.get_mut(&image.config) {
@@ -51,15 +51,9 @@ impl Store {
                 .labels
                 .insert(SNAPSHOT_LABEL.to_owned(), image.chain.clone());
         }
-        if discard {
-            if let Some(manifest) = self.blobs.get_mut(&image.image_manifest) {
-                manifest
-                    .labels
-                    .retain(|key, _| !key.starts_with(&format!("{CONTENT_LABEL}l.")));
-            }
-            for layer in &image.layers {
-                self.blobs.remove(&layer.digest);
-            }
+        if let Some(manifest) = self.blobs.get_mut(&image.image_manifest).filter(|_| discard) {
+            let layer = format!("{CONTENT_LABEL}l.");
+            manifest.labels.retain(|key, _| !key.starts_with(&layer));
         }
     }
 
