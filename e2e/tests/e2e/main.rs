@@ -15,6 +15,7 @@
 )]
 
 mod access;
+mod agent;
 mod basic;
 mod conformance;
 mod crash;

@@ -12,7 +12,7 @@ use larder_e2e::cluster::{Cluster, addresses};
 use larder_e2e::images::{ImageSpec, Pushed, Registry, RegistryTarget};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::Namespace;
+use super::{Namespace, truth};
 
 /// Tests that disturb the cluster hold it alone.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
@@ -27,6 +27,16 @@ pub struct Env {
     pub cluster: Cluster,
     pub client: Client,
     _hold: Hold,
+}
+
+impl Drop for Env {
+    fn drop(&mut self) {
+        let found = truth::false_claims();
+        assert!(
+            found.is_empty() || std::thread::panicking(),
+            "a status claims what the node lacks: {found:#?}"
+        );
+    }
 }
 
 impl Env {
@@ -51,6 +61,7 @@ impl Env {
         let cluster = Cluster::attach(&ClusterName::new(name).unwrap())
             .expect("the test cluster is not up: run `make e2e`, or `larder-cluster up --name larder-test`");
         let client = cluster.client().await.unwrap();
+        truth::watch(&cluster);
         Self {
             cluster,
             client,

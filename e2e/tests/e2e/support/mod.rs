@@ -5,6 +5,7 @@ mod identity;
 mod images;
 mod namespace;
 mod status;
+mod truth;
 
 pub use env::{Env, writes_of_larder};
 pub use namespace::Namespace;

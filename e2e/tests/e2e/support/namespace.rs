@@ -10,6 +10,11 @@ use serde_json::{Value, json};
 
 use super::{Cache, Env};
 
+/// Who pulls in tests that do not care. `LARDER_E2E_PULLER` says it, so that they are run with each.
+pub fn puller() -> String {
+    std::env::var("LARDER_E2E_PULLER").unwrap_or_else(|_| "Auto".into())
+}
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace of one test.
@@ -39,8 +44,11 @@ impl Namespace {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
-    /// Creates an ImageCache with this spec.
-    pub async fn cache(&self, name: &str, spec: Value) -> Cache {
+    /// Creates an ImageCache with this spec; who pulls is [`puller`]'s choice unless the spec says it.
+    pub async fn cache(&self, name: &str, mut spec: Value) -> Cache {
+        if spec.get("puller").is_none() {
+            spec["puller"] = puller().into();
+        }
         let object: ImageCache = serde_json::from_value(json!({
             "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCache",
             "metadata": {"name": name, "namespace": self.name}, "spec": spec,

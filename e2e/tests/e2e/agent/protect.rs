@@ -1,0 +1,96 @@
+//! Pins and the kubelet's garbage collector.
+
+use larder_e2e::cluster::NodeOptions;
+use larder_e2e::cluster::registry::RegistryKind::Open;
+use larder_e2e::images::ImageSpec;
+use larder_e2e::progress::Stderr;
+use serde_json::json;
+
+use super::agent_is_there;
+use crate::support::{Env, eventually};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test]
+async fn the_kubelets_garbage_collector_spares_what_is_pinned() {
+    let env = Env::exclusive().await;
+    let ns = env.namespace("gc").await;
+    let options = NodeOptions {
+        name: Some("collector".into()),
+        labels: [("collects".to_owned(), "true".to_owned())].into(),
+        image_disk: Some(1 << 30),
+        kubelet: json!({
+            "imageGCHighThresholdPercent": 30, "imageGCLowThresholdPercent": 20, "imageMinimumGCAge": "1s",
+        }),
+        ..NodeOptions::default()
+    };
+    let node = env.cluster.node_add(options, &Stderr).await.unwrap();
+    agent_is_there(&env, "collector").await;
+
+    let (pinned, loose) = (
+        format!("quay.io/{}/pinned:1", ns.name),
+        format!("quay.io/{}/loose:1", ns.name),
+    );
+    for name in ["pinned", "loose"] {
+        let spec = ImageSpec::new(rand::random()).layers(2, 60 * MIB);
+        env.push(Open, &spec, &format!("{}/{name}", ns.name), "1").await;
+    }
+    let cache = |image: &str, pin: bool| {
+        json!({
+            "images": [{"image": image}], "puller": "Agent",
+            "nodes": {"selector": {"matchLabels": {"collects": "true"}}},
+            "protect": {"pin": pin, "minFreeDisk": "0%"},
+        })
+    };
+    let keeper = ns.cache("keeper", cache(&pinned, true)).await;
+    keeper.ready(120).await;
+    // Pulled past Larder: nobody claims it.
+    env.pull_by_hand("collector", &loose);
+    assert!(env.node_has("collector", &pinned) && env.node_has("collector", &loose));
+
+    // The kubelet collects when it starts, and every five minutes.
+    node.restart("kubelet").unwrap();
+    eventually("the unpinned image is collected", 90, || async {
+        if env.node_has("collector", &loose) {
+            Err("it is there".to_owned())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    assert!(
+        env.node_has("collector", &pinned),
+        "the pinned image was collected"
+    );
+    keeper.ready(10).await;
+
+    // Nobody wants it any more, Retain: it stays, unpinned, and is the kubelet's to collect.
+    keeper.delete().await;
+    keeper.gone(60).await;
+    eventually("the pin is gone", 60, || async {
+        let listed = node.ctr(&["images", "list"]).unwrap();
+        let lines: Vec<&str> = listed.lines().filter(|l| l.contains("pinned=pinned")).collect();
+        let ours: Vec<&str> = lines
+            .into_iter()
+            .filter(|l| l.contains("larder.dev/pinned=true"))
+            .collect();
+        if ours.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{ours:?}"))
+        }
+    })
+    .await;
+    assert!(env.node_has("collector", &pinned), "Retain keeps the image");
+    node.restart("kubelet").unwrap();
+    eventually("what was pinned is collected", 90, || async {
+        if env.node_has("collector", &pinned) {
+            Err("it is there".to_owned())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    env.cluster.node_remove("collector").await.unwrap();
+    ns.delete().await;
+}
