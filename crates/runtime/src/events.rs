@@ -112,3 +112,55 @@ fn event(envelope: &Envelope) -> Option<RuntimeEvent> {
     }
     Some(RuntimeEvent::Other)
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::Any;
+
+    use super::{Envelope, ImageChange, RuntimeEvent, TaskExit, event};
+
+    fn told(topic: &str, message: &impl Message) -> Option<RuntimeEvent> {
+        event(&Envelope {
+            topic: topic.to_owned(),
+            event: Some(Any {
+                value: message.encode_to_vec(),
+                ..Any::default()
+            }),
+            ..Envelope::default()
+        })
+    }
+
+    #[test]
+    fn a_probe_that_ends_is_no_news_and_its_container_is() {
+        let exit = |id: &str| TaskExit {
+            container_id: "web".into(),
+            id: id.into(),
+        };
+        assert_eq!(told("/tasks/exit", &exit("probe-1")), None);
+        assert_eq!(told("/tasks/exit", &exit("web")), Some(RuntimeEvent::Other));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_still_a_change() {
+        let no_text = TaskExit {
+            container_id: "web".into(),
+            id: "web".into(),
+        };
+        let envelope = Envelope {
+            topic: "/images/update".into(),
+            event: Some(Any {
+                value: vec![0xff],
+                ..Any::default()
+            }),
+            ..Envelope::default()
+        };
+        assert_eq!(event(&envelope), Some(RuntimeEvent::Other));
+        assert_eq!(told("/containers/delete", &no_text), Some(RuntimeEvent::Other));
+        let change = ImageChange { name: "web".into() };
+        assert_eq!(
+            told("/images/delete", &change),
+            Some(RuntimeEvent::Image { name: "web".into() })
+        );
+    }
+}
