@@ -1,15 +1,19 @@
 //! p5: a node that joins.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, bail};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::Api;
 use larder_api::ImageCache;
 use larder_api::names::{NODE_ANNOTATION, PURPOSE_LABEL, PURPOSE_PULL};
 use larder_e2e::cluster::NodeOptions;
+use larder_e2e::cluster::registry::{LogMark, Registry};
 use larder_e2e::progress::Progress;
 
 use crate::bench::{Bench, PATIENCE, QUIET, ready, until};
+use crate::images::FOLDER;
 use crate::machine;
 use crate::pulled::is_pull;
 use crate::result::Sample;
@@ -19,10 +23,12 @@ use crate::watch::Watch;
 const NODE: &str = "joins";
 
 /// Adds a node, waits until it holds the images, and removes it, so many times.
-pub async fn run(bench: &Bench, runs: usize) -> anyhow::Result<Vec<Sample>> {
+///
+/// A Job's first sign of work is its pod, an agent's the first request that the registry has from the node.
+pub async fn run(bench: &Bench, by_agent: bool, runs: usize) -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for _ in 0..runs {
-        samples.push(join(bench).await?);
+        samples.push(join(bench, by_agent).await?);
         // A pod that outlives its node is cleared away by the cluster a minute later.
         bench.settled().await?;
         bench.cluster.node_remove(NODE).await?;
@@ -58,7 +64,7 @@ struct Moments {
     filled: Option<Instant>,
 }
 
-async fn join(bench: &Bench) -> anyhow::Result<Sample> {
+async fn join(bench: &Bench, by_agent: bool) -> anyhow::Result<Sample> {
     tokio::time::sleep(QUIET).await;
     let load = machine::load();
     let nodes: Api<Node> = Api::all(bench.client.clone());
@@ -82,35 +88,61 @@ async fn join(bench: &Bench) -> anyhow::Result<Sample> {
             Seen::Cache(cache) if ready(&cache, bench.nodes + 1).is_ok() => moments.filled = Some(at),
             _ => {}
         }
-        complete(moments)
+        complete(by_agent, moments)
     });
-    let (_, (ready, pod, image, filled)) = tokio::try_join!(
-        async { Ok(bench.cluster.node_add(options, &Silent).await?) },
+    let registry = bench.registry.clone();
+    let mark = registry.mark()?;
+    let asking = tokio::spawn(async move { first_request(&registry, mark).await });
+    let ((), moments) = tokio::try_join!(
+        async {
+            bench.cluster.node_add(options, &Silent).await?;
+            Ok(())
+        },
         looking
     )?;
+    asking.abort();
+    let asked = asking.await.ok();
+    let (Some(ready), Some(filled)) = (moments.ready, moments.filled) else {
+        bail!("the watch ended early: {moments:?}");
+    };
+    let began = if by_agent { asked } else { moments.pod };
+    let began = began.context("nothing was pulled on the node")?;
     let after = |moment: Instant| moment.saturating_duration_since(ready).as_secs_f64();
-    let detail = [
-        ("load", load),
-        ("first_image_s", after(image)),
-        ("all_images_s", after(filled)),
-    ];
+    let mut detail = BTreeMap::from([
+        ("load".to_owned(), load),
+        ("all_images_s".to_owned(), after(filled)),
+    ]);
+    if let Some(image) = moments.image {
+        detail.insert("first_image_s".to_owned(), after(image));
+    }
     Ok(Sample {
-        value: after(pod),
+        value: after(began),
         floor: None,
         writes: None,
-        detail: detail.map(|(name, value)| (name.to_owned(), value)).into(),
+        detail,
     })
 }
 
-fn complete(moments: Moments) -> Result<(Instant, Instant, Instant, Instant), String> {
-    match moments {
-        Moments {
-            ready: Some(ready),
-            pod: Some(pod),
-            image: Some(image),
-            filled: Some(filled),
-        } => Ok((ready, pod, image, filled)),
-        _ => Err(format!("{moments:?}")),
+fn complete(by_agent: bool, moments: Moments) -> Result<Moments, String> {
+    let by_pod = moments.pod.is_some() && moments.image.is_some();
+    if moments.ready.is_some() && moments.filled.is_some() && (by_agent || by_pod) {
+        Ok(moments)
+    } else {
+        Err(format!("{moments:?}"))
+    }
+}
+
+/// When somebody first asked for one of the images.
+async fn first_request(registry: &Registry, mark: LogMark) -> Instant {
+    loop {
+        let (requests, _) = registry
+            .requests_since(mark)
+            .unwrap_or_else(|_| (Vec::new(), mark));
+        let image = format!("/v2/{FOLDER}/");
+        if requests.iter().any(|request| request.path.starts_with(&image)) {
+            return Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

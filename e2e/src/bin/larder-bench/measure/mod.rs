@@ -16,6 +16,7 @@ pub const MEASURES: [&str; 6] = ["p1", "p3", "p4", "p5", "p6", "memory"];
 /// Sizes of the images in MB.
 const SMALL: [usize; 30] = [1; 30];
 const LARGE: [usize; 4] = [20, 40, 60, 80];
+const MANY: [usize; 100] = [1; 100];
 
 /// Takes these measures, each so many times; what was found before a failure is kept.
 pub async fn all(
@@ -38,7 +39,8 @@ pub async fn all(
 async fn take(found: &mut Found<'_>, runs: usize, only: &[String]) -> anyhow::Result<()> {
     let Found { bench, setting, .. } = *found;
     let wanted = |name: &str| only.iter().any(|only| only == name);
-    let idle = memory::of_operator(&bench.cluster)?;
+    let by_agent = setting.puller == "Agent";
+    let idle = memory_of(bench, by_agent)?;
     eprintln!("{}; load {:.1}", setting.machine, machine::load());
     if machine::load() > 3.0 {
         eprintln!("other work goes on here: times mean little, counts and ratios more");
@@ -49,13 +51,18 @@ async fn take(found: &mut Found<'_>, runs: usize, only: &[String]) -> anyhow::Re
         let samples = fill::run(bench, setting, &SMALL, runs).await?;
         let measure = found.add("p1", "s", SMALL.len(), &samples);
         undisturbed = Some(measure.value);
-        let after = memory::of_operator(&bench.cluster)?;
+        let images = if by_agent && wanted("memory") {
+            fill::run(bench, setting, &MANY, 1).await?;
+            MANY.len()
+        } else {
+            SMALL.len()
+        };
         let mut sample = Sample {
-            value: after,
+            value: memory_of(bench, by_agent)?,
             ..Sample::default()
         };
         sample.detail.insert("idle_mib".into(), idle);
-        found.add("memory", "MiB", SMALL.len(), &[sample]);
+        found.add("memory", "MiB", images, &[sample]);
     }
     if wanted("p3") {
         let samples = fill::run(bench, setting, &LARGE, runs).await?;
@@ -75,12 +82,21 @@ async fn take(found: &mut Found<'_>, runs: usize, only: &[String]) -> anyhow::Re
             found.add("p4", "s", SMALL.len(), &samples);
         }
         if wanted("p5") {
-            let samples = join::run(bench, runs).await?;
+            let samples = join::run(bench, by_agent, runs).await?;
             found.add("p5", "s", SMALL.len(), &samples);
         }
         bench.clear(&applied.name).await?;
     }
     Ok(())
+}
+
+/// Memory of who does the work.
+fn memory_of(bench: &Bench, by_agent: bool) -> anyhow::Result<f64> {
+    if by_agent {
+        memory::of_agents(&bench.cluster)
+    } else {
+        memory::of_operator(&bench.cluster)
+    }
 }
 
 struct Found<'a> {
