@@ -72,7 +72,7 @@ pub struct RevisionImage {
     /// Higher goes first.
     #[serde(default)]
     pub priority: i32,
-    /// True unless an anonymous request for the manifest succeeded.
+    /// True unless an anonymous request was answered with the manifest, or with "not found".
     #[serde(default)]
     pub private: bool,
 }

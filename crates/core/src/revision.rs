@@ -26,7 +26,7 @@ pub struct Resolved {
     pub digest: Option<String>,
     /// Manifests of the platforms that the cluster has.
     pub platforms: Vec<PlatformManifest>,
-    /// True unless an anonymous request for the manifest succeeded.
+    /// True unless an anonymous request was answered with the manifest, or with "not found".
     pub private: bool,
 }
 

@@ -1,16 +1,17 @@
-//! The small HTTP side: /healthz, /readyz, /metrics.
+//! The small HTTP side: /healthz, /readyz, /metrics, /attempts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::attempts::{self, Collector};
 use crate::metrics::Metrics;
 use crate::world::World;
 
@@ -28,16 +29,22 @@ pub async fn serve_health(
     serve(addr, app, stop).await
 }
 
-/// Serves /metrics until `stop` turns true.
+/// Serves /metrics and /attempts until `stop` turns true.
 pub async fn serve_metrics(
     addr: SocketAddr,
     metrics: Arc<Metrics>,
     world: Arc<World>,
+    collector: Collector,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/metrics", get(render))
-        .with_state((metrics, world));
+        .with_state((metrics, Arc::clone(&world)))
+        .merge(
+            Router::new()
+                .route("/attempts", get(attempts))
+                .with_state((collector, world)),
+        );
     serve(addr, app, stop).await
 }
 
@@ -59,8 +66,29 @@ async fn readyz(State(ready): State<watch::Receiver<bool>>) -> impl IntoResponse
     }
 }
 
+/// One array; a header counts the agents that did not answer.
+async fn attempts(
+    State((collector, world)): State<(Collector, Arc<World>)>,
+    Query(query): Query<attempts::Query>,
+) -> impl IntoResponse {
+    let collected = collector.collect(&world, &query).await;
+    let headers = [
+        ("content-type", "application/json".to_owned()),
+        ("larder-agents-unanswered", collected.unanswered.to_string()),
+    ];
+    match serde_json::to_string(&collected.attempts) {
+        Ok(text) => (StatusCode::OK, headers, text),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            headers,
+            format!("cannot write: {error}\n"),
+        ),
+    }
+}
+
 async fn render(State((metrics, world)): State<(Arc<Metrics>, Arc<World>)>) -> impl IntoResponse {
     metrics.observe(&world.caches.all());
+    metrics.observe_nodes(&world.objects.all(), &world.agents(jiff::Timestamp::now()));
     match metrics.render() {
         Ok(text) => (
             StatusCode::OK,

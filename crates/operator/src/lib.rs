@@ -4,6 +4,7 @@
 //! core what to do, does it and reports. It must not hold a decision, nor touch a node's runtime.
 
 mod api_error;
+pub mod attempts;
 pub mod client;
 pub mod config;
 pub mod context;

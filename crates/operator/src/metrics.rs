@@ -1,9 +1,12 @@
 //! Everything that the operator counts. Labels come from closed sets; no object is ever named in one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use larder_api::ImageCache;
+use kube::ResourceExt;
 use larder_api::image_cache_status::NodeCounts;
+use larder_api::{ImageCache, NodeImageCache};
+use larder_core::merge::{Agent, Blocks};
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -15,6 +18,10 @@ pub struct Metrics {
     registry: Registry,
     /// Nodes by state, as the statuses of all caches count them: `Ready` and `Updated` overlap the others.
     pub nodes: IntGaugeVec,
+    /// Images on nodes, by puller and whether they are there.
+    pub images: IntGaugeVec,
+    /// Nodes by whether an agent works on them.
+    pub agents: IntGaugeVec,
     /// Rollout slots in use.
     pub slots: IntGauge,
     /// Image caches.
@@ -75,6 +82,18 @@ impl Metrics {
                 "larder_nodes",
                 "Nodes by state, each counted once a cache.",
                 &["state"],
+            )?,
+            images: gauge_vec(
+                r,
+                "larder_images",
+                "Images that nodes should hold, each counted once a node and cache.",
+                &["puller", "state"],
+            )?,
+            agents: gauge_vec(
+                r,
+                "larder_agents",
+                "Nodes by whether an agent works on them.",
+                &["presence"],
             )?,
             pulls: counter_vec(
                 r,
@@ -140,6 +159,36 @@ impl Metrics {
         }
     }
 
+    /// Takes over what the statuses of the nodes say, and where agents are.
+    pub fn observe_nodes(&self, objects: &[Arc<NodeImageCache>], agents: &BTreeMap<String, Agent>) {
+        for (puller, is_agent) in [("Agent", true), ("Kubelet", false)] {
+            let (mut ready, mut total) = (0, 0);
+            for object in objects {
+                let presence = agents.get(&object.name_any()).copied().unwrap_or_default();
+                let blocks = Blocks::of(object, presence);
+                let agents = blocks.agent.filter(|_| presence != Agent::Absent);
+                let block = if is_agent { agents } else { blocks.kubelet };
+                for cache in block.iter().flat_map(|b| &b.caches) {
+                    ready += i64::from(cache.ready);
+                    total += i64::from(cache.total);
+                }
+            }
+            self.images.with_label_values(&[puller, "Ready"]).set(ready);
+            let missing = total - ready;
+            self.images.with_label_values(&[puller, "Missing"]).set(missing);
+        }
+        let count = |is: fn(&Agent) -> bool| agents.values().filter(|a| is(a)).count();
+        let presences = [
+            ("Alive", count(|a| *a == Agent::Alive)),
+            ("Waiting", count(|a| matches!(a, Agent::Waiting { .. }))),
+            ("Absent", count(|a| *a == Agent::Absent)),
+        ];
+        for (presence, n) in presences {
+            let n = i64::try_from(n).unwrap_or(i64::MAX);
+            self.agents.with_label_values(&[presence]).set(n);
+        }
+    }
+
     /// In the text form that Prometheus reads.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut buffer = Vec::new();
@@ -195,7 +244,25 @@ mod tests {
             })
         };
         metrics.observe(&[cache(1), cache(3)]);
+        let mut object = crate::testing::object();
+        let agent = object
+            .status
+            .get_or_insert_default()
+            .agent
+            .get_or_insert_default();
+        agent.puller.node_uid = "node-uid".into();
+        agent.puller.caches = vec![larder_api::node_image_cache::CacheOnNode {
+            ready: 2,
+            total: 5,
+            ..Default::default()
+        }];
+        metrics.observe_nodes(&[Arc::new(object)], &[("node-1".to_owned(), Agent::Alive)].into());
         let text = metrics.render().unwrap();
+        assert!(
+            text.contains("larder_images{puller=\"Agent\",state=\"Missing\"} 3")
+                && text.contains("larder_agents{presence=\"Alive\"} 1"),
+            "{text}"
+        );
         assert!(
             text.contains("larder_pulls_total{puller=\"Agent\",reason=\"\",result=\"held\"} 1"),
             "{text}"

@@ -10,6 +10,7 @@ use larder_registry::{HttpRegistry, Options, RegistriesConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::attempts::Collector;
 use crate::config::Args;
 use crate::context::Context;
 use crate::events::Events;
@@ -70,6 +71,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         args.metrics_addr,
         Arc::clone(&metrics),
         Arc::clone(&world),
+        Collector::new().context("cannot make a client for agents")?,
         stop.subscribe(),
     ));
     tokio::spawn(send_events);

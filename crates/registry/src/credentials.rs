@@ -89,6 +89,11 @@ impl Credentials {
         self
     }
 
+    /// Whether a request without credentials comes first: then the answer to it is one that anybody gets.
+    pub fn anonymous_first(&self) -> bool {
+        !self.known_private || self.fitting.is_empty()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.fitting.is_empty()

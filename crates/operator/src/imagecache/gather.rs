@@ -32,7 +32,8 @@ const WORDS: usize = 256;
 /// What is known of a cache's references now.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    /// By normalised reference. One that was never resolved and names no digest itself has no entry.
+    /// By normalised reference. One that was never resolved, names no digest itself, and of which nobody knows whether
+    /// it needs credentials has no entry.
     pub(super) resolved: BTreeMap<String, Resolved>,
     /// References that could not be resolved this time, also where an older digest stands in.
     pub(super) failures: Vec<ResolveFailure>,
@@ -86,6 +87,14 @@ pub(super) async fn gather(
                 // What it meant last stands in, else the digest that it names itself.
                 None => match last.get(reference) {
                     Some(last) => resolved.insert(reference.to_owned(), last.clone()),
+                    // What needs no credentials, or is nowhere, is not for the kubelet alone to try.
+                    None if is_public(outcome) => resolved.insert(
+                        reference.to_owned(),
+                        Resolved {
+                            private: false,
+                            ..by_itself(&image.reference)
+                        },
+                    ),
                     None if image.reference.digest().is_some() => {
                         resolved.insert(reference.to_owned(), by_itself(&image.reference))
                     }
@@ -97,6 +106,10 @@ pub(super) async fn gather(
     }
     gathered.resolved = resolved;
     gathered
+}
+
+fn is_public(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(failure) if failure.public)
 }
 
 /// Whether the registry, or what others learned from it, has to be asked.

@@ -98,6 +98,8 @@ async fn one_bad_reference_is_named_and_the_rest_goes_on() {
     let images = log.body(REVISIONS)["spec"]["images"].clone();
     assert!(images[0]["digest"].is_string(), "{images}");
     assert!(images[1]["digest"].is_null(), "{images}");
+    // Anybody is told that it is not there: no secret has to do with it, so agents may try it.
+    assert_eq!(images[1]["private"], false, "{images}");
     let resolved = condition_of(&now(&ctx), condition::RESOLVED);
     assert_eq!(
         (resolved.status.as_str(), resolved.reason.as_str()),

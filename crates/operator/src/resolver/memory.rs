@@ -46,6 +46,8 @@ pub struct Failure {
     pub at: Timestamp,
     /// Not asked again before.
     pub retry_at: Timestamp,
+    /// Whatever it is, it needs no credentials: anybody is told the same.
+    pub public: bool,
 }
 
 /// What became of a reference.
@@ -68,6 +70,8 @@ pub(super) struct Why {
     pub(super) message: String,
     /// How long the registry asks to be left alone.
     pub(super) retry_after: Option<Duration>,
+    /// See [`Failure::public`].
+    pub(super) public: bool,
 }
 
 /// By reference and fingerprint of the credentials used.
@@ -254,6 +258,7 @@ impl Memory {
             message: why.message,
             at,
             retry_at,
+            public: why.public,
         };
         failed.insert(
             fingerprint.to_owned(),

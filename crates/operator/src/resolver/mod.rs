@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use larder_api::names::Reason;
 use larder_api::revision::PlatformManifest;
 use larder_core::image_ref::ImageRef;
 use larder_core::message::{redact, shorten};
@@ -239,6 +240,13 @@ impl Resolver {
     }
 }
 
+/// No answer that can be used.
+struct Refused {
+    error: RegistryError,
+    /// Anybody gets it, with or without credentials.
+    public: bool,
+}
+
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -262,7 +270,11 @@ impl Inner {
             message: format!("no answer within {} s", PATIENCE.as_secs()),
             retry_after: None,
         };
-        let result = asked.unwrap_or_else(|_| Err(late()));
+        let (result, public) = match asked {
+            Ok(Ok(())) => (Ok(()), true),
+            Ok(Err(refused)) => (Err(refused.error), refused.public),
+            Err(_) => (Err(late()), false),
+        };
         let label = result
             .as_ref()
             .err()
@@ -275,6 +287,7 @@ impl Inner {
                 reason: error.reason(),
                 message,
                 retry_after: error.retry_after(),
+                public,
             };
             tracing::debug!(image = image.normalized(), reason = %why.reason, message = why.message, "not resolved");
             state.memory.fail(
@@ -299,15 +312,24 @@ impl Inner {
         credentials: &Credentials,
         platforms: &[Platform],
         at: Timestamp,
-    ) -> Result<(), RegistryError> {
-        let head = self.registry.digest(image, credentials).await?;
+    ) -> Result<(), Refused> {
+        let asked = self.registry.digest(image, credentials).await;
+        let head = asked.map_err(|error| Refused {
+            // The first "not found" ends it, so it is nobody's in particular.
+            public: credentials.anonymous_first() && error.reason() == Reason::NotFound,
+            error,
+        })?;
         let missing = self.state().memory.missing(&head.digest, platforms);
         if !missing.is_empty() {
             let credentials = credentials.clone().known_private(head.private);
             let found = self
                 .registry
                 .platforms(image, &head.digest, &credentials, &missing)
-                .await?;
+                .await
+                .map_err(|error| Refused {
+                    error,
+                    public: !head.private,
+                })?;
             self.state().memory.learn_manifests(&head.digest, &missing, found);
         }
         let fingerprint = credentials.fingerprint();

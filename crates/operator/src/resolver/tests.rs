@@ -199,8 +199,8 @@ async fn failures_are_not_asked_again_at_once_and_other_credentials_are_tried() 
     let outcomes = f
         .resolve(&["a.io/missing:1", "private.io/x:1", "a.io/x:1"], None)
         .await;
-    assert!(matches!(&outcomes[0], Outcome::Failed(e) if e.reason == Reason::NotFound));
-    assert!(matches!(&outcomes[1], Outcome::Failed(e) if e.reason == Reason::Unauthorized));
+    assert!(matches!(&outcomes[0], Outcome::Failed(e) if e.reason == Reason::NotFound && e.public));
+    assert!(matches!(&outcomes[1], Outcome::Failed(e) if e.reason == Reason::Unauthorized && !e.public));
     assert!(matches!(&outcomes[2], Outcome::Known(_)));
     f.resolve(&["a.io/missing:1", "private.io/x:1"], None).await;
     assert_eq!(f.heads(), 3);

@@ -11,6 +11,7 @@ fn why(reason: Reason, minutes: Option<u64>) -> Why {
         reason,
         message: "no".into(),
         retry_after: minutes.map(Duration::from_mins),
+        public: false,
     }
 }
 
