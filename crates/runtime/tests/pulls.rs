@@ -183,6 +183,8 @@ async fn a_restart_ends_pulls_and_events_and_both_can_be_had_again() {
     client.images().await.unwrap_err();
 
     node.runtime.serve().await.unwrap();
+    let left = node.look(&mut node.progress()).await.unwrap();
+    assert!(left.bytes_done >= 10, "{left:?} was left to go on with");
     assert_eq!(node.pull().await.unwrap(), node.web.config);
     let mut events = client.events().unwrap().subscribe();
     let told = tokio::spawn(async move { events.next().await.unwrap() });

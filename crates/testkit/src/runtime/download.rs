@@ -139,6 +139,7 @@ impl Model {
         };
         self.store.unpack(&image, self.discard_unpacked_layers);
         self.forgotten.remove(&image.config);
+        self.stranded.retain(|stranded| stranded != &image);
         let target = image.target();
         // The record that is pulled is replaced with its labels; those of the other two stay.
         let digest_name = format!("{}@{}", reference.name(), image.manifest);
@@ -160,9 +161,17 @@ impl Model {
         }
     }
 
-    /// What pulls at work need.
+    /// Ends all pulls as a crash does: what they brought stays, and the next pull goes on with it.
+    pub(super) fn strand(&mut self) {
+        let downloads = std::mem::take(&mut self.downloads);
+        self.stranded
+            .extend(downloads.into_values().map(|download| download.image));
+    }
+
+    /// What pulls at work need, and what a crash left.
     pub(super) fn leased(&self) -> BTreeSet<String> {
-        let images = self.downloads.values().map(|download| &download.image);
+        let at_work = self.downloads.values().map(|download| &download.image);
+        let images = at_work.chain(&self.stranded);
         images
             .flat_map(|image| {
                 image
@@ -180,13 +189,17 @@ impl Model {
             return;
         };
         for (layer, total) in &download.wanted {
-            if !self.store.blobs.contains_key(layer) {
-                self.ingests.entry(layer.clone()).or_insert(StoredIngest {
-                    offset: 0,
-                    total: *total,
-                    started_at: self.now,
-                    owner: pull,
-                });
+            if self.store.blobs.contains_key(layer) {
+                continue;
+            }
+            let ingest = self.ingests.entry(layer.clone()).or_insert(StoredIngest {
+                offset: 0,
+                total: *total,
+                started_at: self.now,
+                owner: pull,
+            });
+            if !self.downloads.contains_key(&ingest.owner) {
+                ingest.owner = pull;
             }
         }
     }

@@ -116,7 +116,8 @@ impl FakeRuntime {
         self.shared.faults().before_next(call, Box::new(change));
     }
 
-    /// Ends the server and takes the socket away; connections are closed.
+    /// Ends the server as a crash does and takes the socket away; connections are closed, and what pulls have fetched
+    /// stays for the next one.
     pub async fn stop(&mut self) -> io::Result<()> {
         if let Some((signal, server)) = self.server.take() {
             drop(signal);

@@ -59,6 +59,8 @@ pub struct Model {
     pub(super) ingests: BTreeMap<String, StoredIngest>,
     pub(super) downloads: BTreeMap<u64, Download>,
     pub(super) last_pull: u64,
+    /// Images that were being pulled when the runtime was stopped.
+    pub(super) stranded: Vec<FakeImage>,
     /// Ids of images that CRI did not take up when it started, because their content was not there.
     pub(super) forgotten: BTreeSet<String>,
     pub(super) subscribers: Subscribers,
@@ -213,9 +215,10 @@ impl Model {
         self.store.collect(targets.chain(&leased));
     }
 
-    /// What a restart does: subscriptions end, and CRI takes up only images of which the documents are there.
+    /// What a crash and a restart do: subscriptions and pulls end, and CRI takes up only images of which the documents are there.
     pub(super) fn restart(&mut self) {
         self.subscribers.clear();
+        self.strand();
         let images = self
             .records
             .values()
