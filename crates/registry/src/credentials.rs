@@ -8,7 +8,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 pub use docker_config::DockerConfigError;
-pub use keyring::Keyring;
+pub use keyring::{Keyring, location_fits};
 
 /// One way to prove who asks. Debug shows no secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -92,6 +92,11 @@ impl Credentials {
     /// Whether a request without credentials comes first: then the answer to it is one that anybody gets.
     pub fn anonymous_first(&self) -> bool {
         !self.known_private || self.fitting.is_empty()
+    }
+
+    /// The credentials, in the order in which they are to be tried.
+    pub fn fitting(&self) -> &[Credential] {
+        &self.fitting
     }
 
     /// Whether there are none.

@@ -13,7 +13,7 @@ mod registry;
 
 pub use client::{HttpRegistry, Options};
 pub use config::{ConfigError, RegistriesConfig, RegistryHost};
-pub use credentials::{Credential, Credentials, DockerConfigError, Keyring};
+pub use credentials::{Credential, Credentials, DockerConfigError, Keyring, location_fits};
 pub use error::RegistryError;
 pub use manifest::{Descriptor, IndexEntry, Manifest, ManifestError};
 pub use registry::{Head, Platform, Registry};

@@ -79,6 +79,12 @@ impl Keyring {
     }
 }
 
+/// Whether an entry of this location is meant for the image, as the kubelet matches pull secrets and the `matchImages` of
+/// its credential providers: `*.example.com:5000/team` fits `a.example.com:5000/team/app`.
+pub fn location_fits(location: &str, image: &ImageRef) -> bool {
+    Location::parse(&entry_key(location)).fits(&Location::parse(image.name()))
+}
+
 /// Without scheme, and with `/v1/` and `/v2/` taken for the host alone.
 fn entry_key(location: &str) -> String {
     let bare = ["https://", "http://"]
