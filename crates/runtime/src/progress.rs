@@ -18,6 +18,8 @@ pub struct Progress {
     pub bytes_total: u64,
     /// Layers that are whole.
     pub layers_done: usize,
+    /// Layers of which a part has arrived: the others wait for their turn, which the runtime gives to a few at a time.
+    pub layers_begun: usize,
     /// All layers.
     pub layers_total: usize,
 }
@@ -80,6 +82,10 @@ impl PullProgress {
             bytes_done: layers.values().map(|layer| layer.arrived).sum(),
             bytes_total: layers.values().map(|layer| layer.size).sum(),
             layers_done: layers.values().filter(|layer| layer.whole).count(),
+            layers_begun: layers
+                .keys()
+                .filter(|digest| ingests.get(*digest).is_some_and(|offset| *offset > 0))
+                .count(),
             layers_total: layers.len(),
         }))
     }

@@ -101,7 +101,9 @@ impl ImageService for Shared {
         request: Request<PullImageRequest>,
     ) -> Result<Response<PullImageResponse>, Status> {
         self.enter(Call::PullImage).await?;
-        let reference = named(request.into_inner().image);
+        let PullImageRequest { image, auth } = request.into_inner();
+        let reference = named(image);
+        self.model().check_login(&reference, auth.as_ref())?;
         let image_ref = tokio::select! {
             pulled = self.pull(&reference) => pulled?,
             status = self.stopped() => return Err(status),

@@ -10,6 +10,7 @@ mod download;
 mod events;
 mod faults;
 mod image;
+mod login;
 mod model;
 mod store;
 

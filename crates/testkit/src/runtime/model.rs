@@ -47,6 +47,8 @@ pub struct Model {
     pub containers: Vec<FakeContainer>,
     /// Every reference that was pulled, in order, failed pulls too.
     pub pulls: Vec<String>,
+    /// User and password of registries that want them, by host.
+    pub logins: BTreeMap<String, (String, String)>,
     /// How fast layers arrive.
     pub speed: Speed,
     /// As containerd's setting: layers that are unpacked go at the next collection.

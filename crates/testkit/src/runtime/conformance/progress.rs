@@ -81,6 +81,7 @@ pub(super) async fn progress(runtime: &dyn Runtime, content: &dyn Content, refer
         bytes_done: total,
         bytes_total: total,
         layers_done: target.layers.len(),
+        layers_begun: 0,
         layers_total: target.layers.len(),
     };
     ensure!(seen.last() == Some(&done), "{:?} in the end", seen.last());
