@@ -1,6 +1,6 @@
 //! `larder-agent purge`: removes images, one shot, and reports in the container's termination message.
 
-mod carry_out;
+pub(crate) mod carry_out;
 mod gather;
 
 use std::fs::OpenOptions;
@@ -27,7 +27,7 @@ const MAX_ENTRIES: usize = 100;
 /// 1 if no runtime answers, or it stops answering, or the arguments make no sense; the report is then
 /// {"error": "..."}, with the counts of what was done by then.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// Where the node's /run is mounted; the runtime's socket is looked for at the known paths below. Repeat it for
     /// microk8s' /var/snap/microk8s/common/run.
     #[arg(long, value_name = "DIR", default_value = "/host/run")]
@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 }
 
 /// Runs the command to its end.
-pub(crate) async fn run(arguments: &Arguments) -> ExitCode {
+pub async fn run(arguments: &Arguments) -> ExitCode {
     let (message, done) = match purge(arguments).await {
         Ok(report) => {
             match &report.error {

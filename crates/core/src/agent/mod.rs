@@ -6,7 +6,6 @@
 mod conditions;
 mod decide;
 mod disk;
-mod left;
 mod memory;
 mod presence;
 mod protect;

@@ -1,0 +1,116 @@
+//! The kubelet's credential provider plugins, executed as the kubelet does it: the image on standard input, credentials
+//! on standard output, never by way of a shell. Source: kubernetes 1.34 `pkg/credentialprovider/plugin`.
+
+mod config;
+mod exec;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use larder_core::image_ref::ImageRef;
+use larder_registry::{Credential, Keyring, location_fits};
+use tokio::time::Instant;
+use tracing::warn;
+
+use config::Provider;
+use exec::{Answer, CacheKeyType};
+
+/// All plugins that are configured.
+#[derive(Debug, Default)]
+pub(super) struct Providers {
+    providers: Vec<Provider>,
+    /// What plugins answered, by plugin and what the answer is good for.
+    cache: Mutex<BTreeMap<(String, Key), Cached>>,
+}
+
+/// What an answer is good for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Image(String),
+    Registry(String),
+    Global,
+}
+
+#[derive(Clone, Debug)]
+struct Cached {
+    until: Instant,
+    keyring: Keyring,
+}
+
+impl Providers {
+    /// Reads a `CredentialProviderConfig` and makes sure that its plugins are there.
+    pub(super) fn load(config: &Path, folder: &Path) -> Result<Self> {
+        Ok(Self {
+            providers: config::load(config, folder)?,
+            cache: Mutex::default(),
+        })
+    }
+
+    /// What the plugins that are meant for the image have for it, and the complaints of those that failed.
+    pub(super) async fn ask(&self, image: &ImageRef) -> (Vec<Credential>, Vec<String>) {
+        let (mut found, mut complaints) = (Vec::new(), Vec::new());
+        for provider in &self.providers {
+            if !provider
+                .match_images
+                .iter()
+                .any(|glob| location_fits(glob, image))
+            {
+                continue;
+            }
+            match self.ask_one(provider, image).await {
+                Ok(keyring) => found.extend_from_slice(keyring.credentials(image).fitting()),
+                Err(error) => {
+                    let complaint = format!("credential provider {}: {error:#}", provider.name);
+                    warn!(
+                        image = image.normalized(),
+                        complaint, "no credentials from a plugin"
+                    );
+                    complaints.push(complaint);
+                }
+            }
+        }
+        (found, complaints)
+    }
+
+    async fn ask_one(&self, provider: &Provider, image: &ImageRef) -> Result<Keyring> {
+        if let Some(keyring) = self.cached(&provider.name, image) {
+            return Ok(keyring);
+        }
+        let Answer {
+            key_type,
+            good_for,
+            keyring,
+        } = exec::ask(provider, image).await?;
+        let good_for = good_for.unwrap_or(provider.default_cache_duration);
+        if good_for > Duration::ZERO {
+            let key = match key_type {
+                CacheKeyType::Image => Key::Image(image.normalized().to_owned()),
+                CacheKeyType::Registry => Key::Registry(image.registry_host().to_owned()),
+                CacheKeyType::Global => Key::Global,
+            };
+            let cached = Cached {
+                until: Instant::now() + good_for,
+                keyring: keyring.clone(),
+            };
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.insert((provider.name.clone(), key), cached);
+        }
+        Ok(keyring)
+    }
+
+    fn cached(&self, provider: &str, image: &ImageRef) -> Option<Keyring> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = [
+            Key::Image(image.normalized().to_owned()),
+            Key::Registry(image.registry_host().to_owned()),
+            Key::Global,
+        ];
+        keys.into_iter()
+            .filter_map(|key| cache.get(&(provider.to_owned(), key)))
+            .find(|cached| cached.until > Instant::now())
+            .map(|cached| cached.keyring.clone())
+    }
+}

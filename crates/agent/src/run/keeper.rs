@@ -1,0 +1,413 @@
+//! The loop: look, decide, act, report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use kube::Client;
+use larder_api::node_image_cache::AgentStatus;
+use larder_api::{NodeImageCache, NodeImageCacheSpec};
+use larder_core::agent::{Action, AgentInput, Decision, Memory, Observed, RemoveOrder, RunningPull, decide};
+use larder_core::image_ref::ImageRef;
+use larder_core::node::Write;
+use larder_core::removal::{PurgeEntry, PurgeReport};
+use larder_runtime::RuntimeClient;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::attempts::Attempts;
+use super::connection::Connection;
+use super::metrics::Metrics;
+use super::object::{Object, Own};
+use super::pulls::{Ended, Pulls};
+use super::report::report;
+use super::revisions::Known;
+use super::{Settings, act};
+use crate::Attempt;
+use crate::purge::carry_out::carry_out;
+
+/// Changes of the runtime that come together are looked at together.
+const GATHER_EVENTS: Duration = Duration::from_millis(200);
+/// The same for pulls that end together: the next ones should begin soon.
+const GATHER_ENDS: Duration = Duration::from_millis(10);
+/// The progress of pulls at work is looked at this often.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// A name or pin that does not hold is not set more often than this.
+const SET_AGAIN: Duration = Duration::from_secs(30);
+/// The loop waits no longer for the API server.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Before a write that failed is repeated; it doubles.
+const FIRST_WRITE_DELAY: Duration = Duration::from_secs(1);
+const MAX_WRITE_DELAY: Duration = Duration::from_secs(30);
+
+/// Everything that the loop keeps between two passes.
+pub(super) struct Keeper {
+    client: Client,
+    settings: Settings,
+    object: Arc<Object>,
+    metrics: Arc<Metrics>,
+    attempts: Arc<Attempts>,
+    changed: Arc<Notify>,
+    connection: Connection,
+    revisions: Known,
+    /// None until there was a status to remember.
+    memory: Option<Memory>,
+    pulls: Pulls,
+    removals: JoinSet<(RemoveOrder, Result<PurgeReport, String>)>,
+    removing: BTreeSet<String>,
+    /// Names and pins set lately.
+    set: BTreeMap<String, Instant>,
+    written_at: Option<Timestamp>,
+    write_failures: u32,
+    write_again_at: Option<Instant>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        client: Client,
+        settings: Settings,
+        object: Arc<Object>,
+        metrics: Arc<Metrics>,
+        attempts: Arc<Attempts>,
+    ) -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            client,
+            connection: Connection::new(settings.clone(), Arc::clone(&changed)),
+            settings,
+            object,
+            metrics,
+            attempts,
+            changed,
+            revisions: Known::default(),
+            memory: None,
+            pulls: Pulls::default(),
+            removals: JoinSet::new(),
+            removing: BTreeSet::new(),
+            set: BTreeMap::new(),
+            written_at: None,
+            write_failures: 0,
+            write_again_at: None,
+        }
+    }
+
+    /// Keeps the node until dropped, which cancels what is at work.
+    pub(super) async fn keep(&mut self) {
+        let mut own = self.object.subscribe();
+        loop {
+            let wake_at = self.pass(&mut own).await;
+            tokio::select! {
+                // The sender lives as long as this loop.
+                _ = own.changed() => {}
+                () = self.changed.notified() => tokio::time::sleep(GATHER_EVENTS).await,
+                ended = self.pulls.next() => {
+                    self.pulled(ended);
+                    self.gather_ends().await;
+                }
+                Some(ended) = self.removals.join_next() => self.removed(ended),
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// One pass; when the next is due if nothing happens.
+    async fn pass(&mut self, own: &mut tokio::sync::watch::Receiver<Own>) -> Instant {
+        let idle_until = Instant::now() + self.settings.look_every;
+        let object = match own.borrow_and_update().clone() {
+            // Nothing is done to a node before it is known what it should hold.
+            Own::Unknown => return idle_until,
+            Own::Absent => None,
+            Own::Present(object) => Some(object),
+        };
+        let revisions_at = self.revisions.follow(&self.client, object.as_deref()).await;
+        // What ended is told before the look that shows what it left.
+        while let Some(ended) = self.pulls.next().now_or_never() {
+            self.pulled(ended);
+        }
+        let observed = self.connection.look().await;
+        self.metrics.looked(observed.as_ref().ok());
+        // What the revisions and the runtime are compared with is the newest that is known by now.
+        let now = Timestamp::now();
+        let mut decision = self.decide(now, object.as_deref(), &observed);
+        let actions = std::mem::take(&mut decision.actions);
+        if let Ok(observed) = &observed {
+            self.act(actions, observed).await;
+        }
+        self.count_pulls();
+        let write_at = match &object {
+            Some(object) => self.write(object, &decision, now).await,
+            None => None,
+        };
+        let wake_at = decision.wake_at.map(|at| from_now(now, at));
+        let progress_at = (!self.pulls.is_empty()).then(|| Instant::now() + PROGRESS);
+        [
+            wake_at,
+            write_at,
+            revisions_at,
+            progress_at,
+            self.connection.again_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(idle_until, Instant::min)
+    }
+
+    fn decide(
+        &mut self,
+        now: Timestamp,
+        object: Option<&NodeImageCache>,
+        observed: &Result<Observed, String>,
+    ) -> Decision {
+        let nothing = NodeImageCacheSpec::default();
+        let spec = object.map_or(&nothing, |o| &o.spec);
+        let previous = object
+            .and_then(status)
+            .filter(|s| s.puller.node_uid == spec.node_uid);
+        let memory = self
+            .memory
+            .get_or_insert_with(|| previous.map(Memory::from_status).unwrap_or_default());
+        let revisions = self.revisions.view();
+        let (os, architecture) = platform();
+        if let Ok(observed) = observed {
+            memory.observe(now, os, architecture, spec, &revisions, observed);
+        }
+        let pulls = self.pulls.view();
+        let decision = decide(&AgentInput {
+            now,
+            os,
+            architecture,
+            pod_uid: &self.settings.pod_uid,
+            spec,
+            generation: object.and_then(|o| o.metadata.generation).unwrap_or(0),
+            revisions: &revisions,
+            previous,
+            written_at: self.written_at,
+            observed: observed.as_ref().map_err(String::as_str),
+            pulls: &pulls,
+            removing: &self.removing,
+            memory,
+        });
+        self.metrics.decided(&decision.status);
+        decision
+    }
+
+    fn count_pulls(&self) {
+        let pulls = self.pulls.view();
+        let bytes = |of: fn(&RunningPull) -> i64| pulls.iter().map(of).sum();
+        self.metrics
+            .pulling(pulls.len(), bytes(|p| p.bytes_done), bytes(|p| p.bytes_total));
+    }
+
+    async fn act(&mut self, actions: Vec<Action>, observed: &Observed) {
+        let Some(runtime) = self.connection.runtime() else {
+            return;
+        };
+        let there: Arc<BTreeSet<String>> = Arc::new(observed.images.iter().map(|i| i.id.clone()).collect());
+        self.set.retain(|_, at| at.elapsed() < SET_AGAIN);
+        for action in actions {
+            match action {
+                Action::Pull(order) => {
+                    self.pulls
+                        .begin(Arc::clone(&runtime), order, platform(), Arc::clone(&there));
+                }
+                Action::Cancel(image) => self.pulls.cancel(&image),
+                Action::Tag { name, target } => {
+                    if self.lately(format!("tag {name} {target}")) {
+                        continue;
+                    }
+                    info!(name, target, "pointing a name at content that is there");
+                    match act::tag(runtime.as_ref(), &name, &target).await {
+                        Ok(true) => self.changed.notify_one(),
+                        Ok(false) => debug!(name, target, "the content is not there any more"),
+                        Err(error) => warn!(%error, name, target, "cannot point a name at content"),
+                    }
+                }
+                Action::Pin { id, pin } => {
+                    if self.lately(format!("pin {id} {pin}")) {
+                        continue;
+                    }
+                    info!(id, pin, "changing a pin");
+                    match act::pin(runtime.as_ref(), &id, pin).await {
+                        // Read back at the next look.
+                        Ok(true) => self.changed.notify_one(),
+                        Ok(false) => debug!(id, pin, "the image is not there any more"),
+                        Err(error) => warn!(%error, id, pin, "cannot change a pin"),
+                    }
+                }
+                Action::Remove(order) => self.remove(&runtime, order),
+            }
+        }
+    }
+
+    /// Whether this was set lately: what does not hold is not worth more than a try now and then.
+    fn lately(&mut self, what: String) -> bool {
+        if self.set.contains_key(&what) {
+            return true;
+        }
+        self.set.insert(what, Instant::now());
+        false
+    }
+
+    fn remove(&mut self, runtime: &Arc<RuntimeClient>, order: RemoveOrder) {
+        if !self.removing.insert(order.cache_uid.clone()) {
+            return;
+        }
+        info!(cache = order.cache_uid, images = order.entries.len(), "removing");
+        let runtime = Arc::clone(runtime);
+        self.removals.spawn(async move {
+            let report = remove(&order.entries, &order.keep, &runtime).await;
+            (order, report)
+        });
+    }
+
+    fn removed(&mut self, ended: Result<(RemoveOrder, Result<PurgeReport, String>), tokio::task::JoinError>) {
+        let (order, report) = match ended {
+            Ok(ended) => ended,
+            Err(broken) => {
+                // Which one it was is not known: none is taken to be at work, each is decided anew.
+                error!(error = %broken, "a removal broke off");
+                self.removing.clear();
+                return;
+            }
+        };
+        self.removing.remove(&order.cache_uid);
+        match &report {
+            Ok(report) => {
+                info!(cache = order.cache_uid, %report, "removed");
+                let counts = [
+                    ("removed", report.removed),
+                    ("in-use", report.in_use),
+                    ("foreign", report.foreign),
+                    ("shared", report.shared),
+                    ("failed", report.failed),
+                ];
+                for (outcome, n) in counts {
+                    let n = u64::try_from(n).unwrap_or(0);
+                    self.metrics.removals.with_label_values(&[outcome]).inc_by(n);
+                }
+            }
+            Err(error) => warn!(cache = order.cache_uid, error, "cannot remove"),
+        }
+        let memory = self.memory.get_or_insert_default();
+        memory.removed(&order.cache_uid, &order.work, Timestamp::now(), report);
+    }
+
+    fn pulled(&mut self, ended: Option<Ended>) {
+        let Some(Ended { result, took, bytes }) = ended else {
+            return;
+        };
+        self.metrics.pulled(&result, took, bytes);
+        let mut attempt = Attempt::new(
+            &self.settings.node_name,
+            &result.order.image,
+            result.started_at,
+            took,
+        );
+        match &result.outcome {
+            Ok(_) => attempt.size_bytes = bytes,
+            Err(failure) => failure.message.clone_into(&mut attempt.error),
+        }
+        self.attempts.add(attempt);
+        self.memory.get_or_insert_default().pulled(&result);
+    }
+
+    /// Takes in the pulls that end together with one that just has.
+    async fn gather_ends(&mut self) {
+        let until = Instant::now() + GATHER_ENDS;
+        while let Ok(ended) = tokio::time::timeout_at(until, self.pulls.next()).await {
+            self.pulled(ended);
+        }
+    }
+
+    /// Writes the status if it is worth it; when to try (again), if later.
+    async fn write(
+        &mut self,
+        object: &NodeImageCache,
+        decision: &Decision,
+        now: Timestamp,
+    ) -> Option<Instant> {
+        match decision.write {
+            Write::No => return None,
+            Write::At(at) if at > now => return Some(from_now(now, at)),
+            Write::At(_) | Write::Now => {}
+        }
+        if let Some(again_at) = self.write_again_at.filter(|at| *at > Instant::now()) {
+            return Some(again_at);
+        }
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let write = report(&self.client, &self.settings.node_name, uid, &decision.status);
+        let written = match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+            Ok(written) => written.map_err(|error| error.to_string()),
+            Err(_) => Err("the API server does not answer".to_owned()),
+        };
+        match written {
+            Ok(written) => {
+                self.write_failures = 0;
+                self.write_again_at = None;
+                self.metrics.status_writes.with_label_values(&["success"]).inc();
+                self.written_at = Some(now);
+                // Where it is gone or another the watch will tell.
+                if let Some(object) = written {
+                    self.object.wrote(object);
+                }
+                None
+            }
+            Err(error) => {
+                self.metrics.status_writes.with_label_values(&["failure"]).inc();
+                let delay = FIRST_WRITE_DELAY
+                    .saturating_mul(1 << self.write_failures.min(10))
+                    .min(MAX_WRITE_DELAY);
+                warn!(error, failures = self.write_failures, "cannot write the status");
+                self.write_failures += 1;
+                let again_at = Instant::now() + delay;
+                self.write_again_at = Some(again_at);
+                Some(again_at)
+            }
+        }
+    }
+}
+
+/// The agent's own block, as last written.
+fn status(object: &NodeImageCache) -> Option<&AgentStatus> {
+    object.status.as_ref()?.agent.as_ref()
+}
+
+async fn remove(
+    entries: &[PurgeEntry],
+    keep: &[String],
+    runtime: &RuntimeClient,
+) -> Result<PurgeReport, String> {
+    let parse = |text: &String| ImageRef::parse(text).map_err(|error| format!("{text}: {error}"));
+    // What is to stay and cannot be read could be anything: nothing is removed then.
+    let keep = keep
+        .iter()
+        .map(parse)
+        .collect::<Result<Vec<ImageRef>, String>>()?;
+    let report = carry_out(entries, &keep, runtime).await;
+    match report.error {
+        Some(error) => Err(error),
+        None => Ok(report),
+    }
+}
+
+/// This node's platform as Go names it.
+fn platform() -> (&'static str, &'static str) {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        same => same,
+    };
+    (std::env::consts::OS, architecture)
+}
+
+/// A moment of the wall clock on the clock that sleeps.
+fn from_now(now: Timestamp, at: Timestamp) -> Instant {
+    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    Instant::now() + wait.min(Duration::from_hours(24))
+}

@@ -1,0 +1,164 @@
+//! One pull: from the registry to an image that is verified, tagged and marked as Larder's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use larder_api::names::{PINNED_LABEL, PULLED_LABEL, Reason};
+use larder_core::agent::{PullFailure, PullOrder};
+use larder_core::image_ref::{ImageRef, is_digest};
+use larder_runtime::{Image, Records, Runtime, RuntimeError};
+use tracing::warn;
+
+use super::act::{PIN_LABEL, PIN_VALUE};
+use crate::failure;
+
+/// Pulls it. Answers the digest that arrived, where the order names none. `there_before` are the ids of the images that
+/// were on the node: those are not Larder's.
+pub(super) async fn pull(
+    runtime: &dyn Runtime,
+    order: &PullOrder,
+    there_before: &BTreeSet<String>,
+) -> Result<Option<String>, PullFailure> {
+    let image = ImageRef::parse(&order.image).map_err(|error| PullFailure {
+        reason: Reason::InvalidReference,
+        message: error.to_string(),
+    })?;
+    match (runtime.records(), &order.digest) {
+        (Some(records), Some(digest)) => {
+            let source = format!("{}@{digest}", image.name());
+            let id = start(runtime, order, &source).await?;
+            by_record(runtime, records, order, &source, &id, there_before).await?;
+            Ok(None)
+        }
+        (Some(records), None) => {
+            let id = start(runtime, order, image.normalized()).await?;
+            by_record(runtime, records, order, image.normalized(), &id, there_before)
+                .await
+                .map(Some)
+        }
+        (None, _) => {
+            // A pull by digest would leave no tag, and nothing but a pull makes one.
+            let source = order.tag.as_deref().unwrap_or(&order.image);
+            start(runtime, order, source).await?;
+            let found = runtime.image(source).await.map_err(|e| failure::of(&e))?;
+            by_report(order, &image, found)
+        }
+    }
+}
+
+async fn start(runtime: &dyn Runtime, order: &PullOrder, source: &str) -> Result<String, PullFailure> {
+    // What needs credentials is the kubelet's to pull.
+    runtime
+        .pull(source, None, order.attempt)
+        .await
+        .map_err(|error| failure::of(&error))
+}
+
+/// Looks at what the pulled name points at, points the tag there too, and marks the image. Answers the digest.
+async fn by_record(
+    runtime: &dyn Runtime,
+    records: &dyn Records,
+    order: &PullOrder,
+    source: &str,
+    id: &str,
+    there_before: &BTreeSet<String>,
+) -> Result<String, PullFailure> {
+    let record = records.get(source).await.map_err(|e| failure::of(&e))?;
+    let record = record.ok_or_else(|| PullFailure {
+        reason: Reason::RuntimeError,
+        message: "the runtime pulled the image and does not know it".to_owned(),
+    })?;
+    if order.digest.is_some() && !fits(order, &record.target) {
+        return Err(mismatch(order, &record.target));
+    }
+    if let Some(tag) = &order.tag {
+        records
+            .tag(tag, &record.to_target())
+            .await
+            .map_err(|e| failure::of(&e))?;
+    }
+    if is_digest(id)
+        && let Err(error) = mark(runtime, records, order, id, there_before).await
+    {
+        // The image is there; the next look finds it without its pin and pins it.
+        warn!(%error, image = order.image, id, "cannot mark an image");
+    }
+    Ok(record.target)
+}
+
+/// Marks on the record of the image id, which no pull replaces.
+async fn mark(
+    runtime: &dyn Runtime,
+    records: &dyn Records,
+    order: &PullOrder,
+    id: &str,
+    there_before: &BTreeSet<String>,
+) -> Result<(), RuntimeError> {
+    let mut labels = BTreeMap::new();
+    let new = !there_before.contains(id);
+    if new {
+        labels.insert(PULLED_LABEL.to_owned(), now());
+    }
+    // A pin that somebody else has set is not ours to take away later.
+    if order.pin && (new || !runtime.image(id).await?.is_some_and(|image| image.pinned)) {
+        labels.insert(PIN_LABEL.to_owned(), PIN_VALUE.to_owned());
+        labels.insert(PINNED_LABEL.to_owned(), "true".to_owned());
+    }
+    if labels.is_empty() {
+        return Ok(());
+    }
+    records.set_labels(id, &labels).await
+}
+
+/// To the second: it is for people and for a comparison of days.
+fn now() -> String {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}
+
+/// Where CRI alone tells what arrived.
+fn by_report(
+    order: &PullOrder,
+    image: &ImageRef,
+    found: Option<Image>,
+) -> Result<Option<String>, PullFailure> {
+    let digests: Vec<&str> = found
+        .iter()
+        .flat_map(|found| &found.digests)
+        .filter_map(|name| name.split_once('@'))
+        .map(|(name, digest)| (name == image.name(), digest))
+        // Its own repository first: others may know the content by another index.
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .rev()
+        .map(|(_, digest)| digest)
+        .collect();
+    let Some(first) = digests.first() else {
+        return Err(PullFailure {
+            reason: Reason::Unverified,
+            message: "the runtime does not tell which digest arrived".to_owned(),
+        });
+    };
+    if order.digest.is_none() {
+        return Ok(Some((*first).to_owned()));
+    }
+    if digests.iter().any(|digest| fits(order, digest)) {
+        return Ok(None);
+    }
+    Err(mismatch(order, first))
+}
+
+fn fits(order: &PullOrder, arrived: &str) -> bool {
+    [&order.digest, &order.manifest]
+        .into_iter()
+        .flatten()
+        .any(|wanted| wanted == arrived)
+}
+
+fn mismatch(order: &PullOrder, arrived: &str) -> PullFailure {
+    let wanted = order.digest.as_deref().unwrap_or_default();
+    PullFailure {
+        reason: Reason::DigestMismatch,
+        message: format!("{arrived} arrived, {wanted} is wanted"),
+    }
+}
