@@ -72,11 +72,12 @@ impl Events for Shared {
         _: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         self.enter(Call::Subscribe).await?;
-        let (sender, receiver) = unbounded_channel();
+        let (sender, mut receiver) = unbounded_channel();
         self.model().subscribers.0.push(sender);
-        // They end when the senders go, at a stop.
-        Ok(Response::new(Box::pin(
-            UnboundedReceiverStream::new(receiver).map(Ok),
-        )))
+        // As containerd does: the answer begins with the first event. It ends when the senders go, at a stop.
+        let ended = || Status::unavailable("transport is closing");
+        let first = receiver.recv().await.ok_or_else(ended)?;
+        let events = tokio_stream::once(first).chain(UnboundedReceiverStream::new(receiver));
+        Ok(Response::new(Box::pin(events.map(Ok))))
     }
 }
