@@ -104,8 +104,11 @@ impl<'a> Blocks<'a> {
             Agent::Alive | Agent::Waiting { .. } => claim.puller != Puller::Job,
             Agent::Absent => claim.puller == Puller::Agent,
         };
-        // Until the agent has spoken, what the kubelet pulled before it came stands.
-        let spoken = || self.of_agent(&claim.uid).is_some() || !self.is_whole(claim, revisions);
+        // What the kubelet pulled before the agent came stands until this one has spoken, and not one before it.
+        let spoken = || {
+            let agent = self.presence == Agent::Alive && self.of_agent(&claim.uid).is_some();
+            agent || !self.is_whole(claim, revisions)
+        };
         Split {
             puller: claim.puller,
             by_agent: takes_part && spoken(),

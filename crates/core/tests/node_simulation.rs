@@ -10,16 +10,18 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use larder_api::image_cache::{ImageEntry, Removal};
+use larder_api::image_cache::{ImageEntry, Puller, Removal};
 use larder_api::names::{
     IMAGES_ANNOTATION, NODE_UID_ANNOTATION, REVISION_ANNOTATION, Reason, WORK_ANNOTATION,
 };
-use larder_api::node_image_cache::{CacheClaim, Desired, ImageState, NodeState, PullerStatus};
+use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageState, NodeState, PullerStatus};
 use larder_api::revision::{ImageCacheRevisionSpec, PlatformManifest, RevisionBody, RevisionImage};
 use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec};
+use larder_core::choose::is_for_agent;
 use larder_core::facts::NodeFacts;
-use larder_core::merge::Blocks;
+use larder_core::merge::{Agent, Blocks};
 use larder_core::node::{NodeDecision, Write, decide};
+use larder_core::plan::Revisions;
 use larder_core::pull::{ClaimInput, JobView, PullInput, Rejection};
 use larder_core::purge::PurgeJobView;
 use larder_core::removal::{PurgeEntry, PurgeReport};
@@ -53,6 +55,10 @@ struct Node {
     removed: Vec<String>,
     most_pods: usize,
     writes: usize,
+    agent: Agent,
+    pulled_by_agent: Vec<String>,
+    /// What the agent wrote last.
+    agent_status: Option<PullerStatus>,
 }
 
 const LIMIT: i32 = 3;
@@ -92,6 +98,9 @@ impl Node {
             removed: vec![],
             most_pods: 0,
             writes: 0,
+            agent: Agent::Absent,
+            pulled_by_agent: vec![],
+            agent_status: None,
         }
     }
 
@@ -110,6 +119,7 @@ impl Node {
                         .map(|i| RevisionImage {
                             image: i.clone(),
                             digest: Some(format!("sha256:{i}")),
+                            private: i.starts_with("private"),
                             platforms: vec![PlatformManifest {
                                 os: "linux".into(),
                                 architecture: "amd64".into(),
@@ -152,17 +162,28 @@ impl Node {
             assigned_at: Time(self.now),
             removal,
             verify_after: None,
-            puller: larder_api::image_cache::Puller::Job,
+            puller: Puller::Job,
             overrides: None,
         });
     }
 
-    fn decide(&self) -> NodeDecision {
-        let revisions = self
-            .revisions
+    fn blocks(&self) -> Blocks<'_> {
+        Blocks {
+            kubelet: self.status.as_ref(),
+            agent: self.agent_status.as_ref(),
+            presence: self.agent,
+        }
+    }
+
+    fn by_name(&self) -> Revisions<'_> {
+        self.revisions
             .iter()
             .map(|r| (("ns", r.metadata.name.as_deref().unwrap()), r))
-            .collect();
+            .collect()
+    }
+
+    fn decide(&self) -> NodeDecision {
+        let revisions = self.by_name();
         let find = |name: &str| {
             self.revisions
                 .iter()
@@ -172,10 +193,7 @@ impl Node {
             now: self.now,
             node: Some(&self.facts),
             node_uid: &self.facts.uid,
-            blocks: Blocks {
-                kubelet: self.status.as_ref(),
-                ..Blocks::default()
-            },
+            blocks: self.blocks(),
             claims: self
                 .claims
                 .iter()
@@ -354,10 +372,124 @@ impl Node {
         }
     }
 
+    /// The agent, where it is alive: pulls one image, removes what has to go, says what is there.
+    fn agent(&mut self) {
+        if self.agent != Agent::Alive {
+            return;
+        }
+        let mut caches = Vec::new();
+        let mut wanted = BTreeSet::new();
+        for claim in self.claims.iter().filter(|c| c.desired == Desired::Present) {
+            let revision = self
+                .revisions
+                .iter()
+                .find(|r| r.metadata.name.as_deref() == Some(&claim.revision));
+            wanted.extend(revision.unwrap().spec.spec.images.iter().map(|i| i.image.clone()));
+        }
+        for claim in &self.claims {
+            let revision = self
+                .revisions
+                .iter()
+                .find(|r| r.metadata.name.as_deref() == Some(&claim.revision));
+            let spec = &revision.unwrap().spec.spec;
+            let own = |i: &RevisionImage| is_for_agent(claim.puller, spec, i);
+            let mut entry = CacheOnNode {
+                namespace: "ns".into(),
+                name: claim.name.clone(),
+                uid: claim.uid.clone(),
+                revision: claim.revision.clone(),
+                since: Some(Time(self.now)),
+                ..CacheOnNode::default()
+            };
+            if claim.desired == Desired::Absent {
+                for image in spec.images.iter().filter(|i| !wanted.contains(&i.image)) {
+                    entry.removed += i32::from(self.store.remove(&image.image));
+                }
+                let before = self
+                    .agent_status
+                    .iter()
+                    .flat_map(|s| &s.caches)
+                    .find(|c| c.uid == claim.uid);
+                entry.removed += before.map_or(0, |b| b.removed);
+                entry.state = NodeState::Purged;
+                caches.push(entry);
+                continue;
+            }
+            if let Some(next) = spec
+                .images
+                .iter()
+                .find(|i| own(i) && !self.store.contains(&i.image))
+            {
+                self.store.insert(next.image.clone());
+                self.pulled_by_agent.push(next.image.clone());
+            }
+            let missing: Vec<bool> = spec
+                .images
+                .iter()
+                .map(|i| !own(i) || !self.store.contains(&i.image))
+                .collect();
+            entry.total = spec.images.iter().filter(|i| own(i)).count() as i32;
+            entry.ready = missing.iter().filter(|m| !**m).count() as i32;
+            entry.missing = hex(&missing);
+            if entry.ready == entry.total {
+                (entry.state, entry.held) = (NodeState::Ready, vec![claim.revision.clone()]);
+                entry.checked_at = Some(Time(self.now));
+            } else {
+                entry.state = NodeState::Pulling;
+            }
+            if entry.total > 0 {
+                caches.push(entry);
+            }
+        }
+        self.agent_status = Some(PullerStatus {
+            node_uid: self.facts.uid.clone(),
+            caches,
+            ..PullerStatus::default()
+        });
+    }
+
+    /// What is said to be there, by both together.
+    fn view(&self, cache: &str) -> Option<CacheOnNode> {
+        let claim = self.claims.iter().find(|c| c.uid == cache).unwrap();
+        self.blocks()
+            .view(claim, &self.by_name())
+            .on_node
+            .map(std::borrow::Cow::into_owned)
+    }
+
+    /// Nothing is said to be there that is not.
+    fn assert_true(&self, cache: &str) {
+        let claim = self.claims.iter().find(|c| c.uid == cache).unwrap();
+        let Some(view) = self
+            .view(cache)
+            .filter(|v| v.revision == claim.revision && v.total + v.skipped > 0)
+        else {
+            return;
+        };
+        let by_name = self.by_name();
+        let images = &by_name[&("ns", claim.revision.as_str())].spec.spec.images;
+        let there = images.iter().filter(|i| self.store.contains(&i.image)).count() as i32;
+        assert!(
+            view.ready <= there,
+            "{} of {there} said to be there: {view:?}",
+            view.ready
+        );
+        for held in &view.held {
+            for image in &by_name[&("ns", held.as_str())].spec.spec.images {
+                assert!(
+                    self.store.contains(&image.image),
+                    "{held} is said to be held without {}",
+                    image.image
+                );
+            }
+        }
+    }
+
     fn run(&mut self, seconds: i64) {
         for _ in 0..seconds {
             self.now += SignedDuration::from_secs(1);
             self.kubelet();
+            self.agent();
             self.apply(false);
         }
     }
@@ -373,6 +505,22 @@ impl Node {
             .unwrap();
         (on_node.state, on_node.ready, on_node.total)
     }
+}
+
+/// A bit for each, as in `missing` of a cache on a node.
+fn hex(bits: &[bool]) -> String {
+    if !bits.contains(&true) {
+        return String::new();
+    }
+    let digit = |four: &[bool]| {
+        let value: u32 = four
+            .iter()
+            .enumerate()
+            .map(|(i, set)| u32::from(*set) << (3 - i))
+            .sum();
+        char::from_digit(value, 16).unwrap()
+    };
+    bits.chunks(4).map(digit).collect()
 }
 
 fn images(host: &str, n: usize) -> Vec<String> {
@@ -752,6 +900,106 @@ fn a_removal_that_failed_is_no_complaint_once_it_is_called_off() {
     assert_eq!((told.state, told.removal_error.as_str()), (NodeState::Ready, ""));
 }
 
+#[test]
+fn with_an_agent_the_operator_says_nothing_of_public_images() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 30));
+    node.claim("c", "r", Removal::Retain);
+    node.claims[0].puller = Puller::Auto;
+    node.agent = Agent::Alive;
+    node.run(60);
+    assert_eq!(
+        node.view("c").map(|v| (v.state, v.ready)),
+        Some((NodeState::Ready, 30))
+    );
+    assert_eq!((node.writes, node.most_pods), (0, 0));
+}
+
+#[test]
+fn what_needs_credentials_is_pulled_by_jobs_beside_an_agent() {
+    let mut node = Node::new();
+    let mut all = images("a.io", 3);
+    all.extend(images("private.io", 2));
+    node.revision("r", &all);
+    node.claim("c", "r", Removal::Purge);
+    node.claims[0].puller = Puller::Auto;
+    node.agent = Agent::Alive;
+    node.run(30);
+    assert_eq!(
+        node.view("c").map(|v| (v.state, v.ready, v.total)),
+        Some((NodeState::Ready, 5, 5))
+    );
+    assert_eq!(node.state("c"), (NodeState::Ready, 2, 2));
+    assert_eq!(node.pulled_by_agent, images("a.io", 3));
+    node.claims[0].desired = Desired::Absent;
+    node.claims[0].assigned_at = Time(node.now);
+    node.run(10);
+    assert_eq!(
+        node.view("c").map(|v| (v.state, v.removed)),
+        Some((NodeState::Purged, 5))
+    );
+    assert!(
+        node.store.is_empty() && node.removed.is_empty(),
+        "no purge Job was made"
+    );
+}
+
+#[test]
+fn hand_overs_pull_nothing_twice() {
+    let mut node = Node::new();
+    node.revision("r", &images("a.io", 20));
+    node.claim("c", "r", Removal::Retain);
+    node.claims[0].puller = Puller::Auto;
+    node.agent = Agent::Alive;
+    node.run(5);
+    node.agent = Agent::Absent;
+    let decision = node.apply(false);
+    let begun: Vec<String> = decision.pull.iter().flat_map(|j| j.images.clone()).collect();
+    assert_eq!(begun.len(), 15);
+    assert!(
+        begun.iter().all(|i| !node.pulled_by_agent.contains(i)),
+        "{begun:?}"
+    );
+    node.run(5);
+    node.agent = Agent::Waiting {
+        until: Timestamp::MAX,
+    };
+    node.run(20);
+    assert_eq!(
+        node.view("c").map(|v| v.state),
+        Some(NodeState::Ready),
+        "the running Job finishes"
+    );
+    assert!(node.jobs.is_empty());
+    node.agent = Agent::Alive;
+    node.run(5);
+    assert_eq!(node.pulled_by_agent.len(), 5);
+    assert_eq!(
+        node.view("c").map(|v| (v.state, v.ready)),
+        Some((NodeState::Ready, 20))
+    );
+}
+
+#[test]
+fn without_agents_what_only_they_may_pull_waits() {
+    let mut node = Node::new();
+    let mut all = images("a.io", 2);
+    all.extend(images("private.io", 1));
+    node.revision("r", &all);
+    node.claim("c", "r", Removal::Retain);
+    node.claims[0].puller = Puller::Agent;
+    node.run(30);
+    let view = node.view("c").unwrap();
+    let said = (view.state, view.ready, view.total, view.message.as_str());
+    assert_eq!(said, (NodeState::Waiting, 1, 3, "no agent runs on this node"));
+    node.agent = Agent::Alive;
+    node.run(10);
+    assert_eq!(
+        node.view("c").map(|v| (v.state, v.ready)),
+        Some((NodeState::Ready, 3))
+    );
+}
+
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![6 => Just(Fate::Fine), 2 => (1u32..4).prop_map(Fate::Fails), 1 => Just(Fate::Hangs)]
 }
@@ -801,6 +1049,57 @@ proptest! {
             prop_assert!(node.store.contains(&image.image));
         }
         prop_assert_eq!(node.state("c").0, NodeState::Ready);
+        prop_assert!(node.jobs.is_empty());
+        let writes = node.writes;
+        node.run(50);
+        prop_assert_eq!(node.writes, writes);
+    }
+
+    #[test]
+    fn agents_that_come_and_go_leave_every_node_whole_and_no_claim_false(
+        kinds in proptest::collection::vec(any::<bool>(), 1..12),
+        changes in proptest::collection::vec((1i64..12, 0usize..3, any::<bool>()), 0..12),
+        last in 0usize..3,
+    ) {
+        let mut node = Node::new();
+        let all: Vec<String> = kinds
+            .iter()
+            .enumerate()
+            .map(|(i, private)| format!("{}.io/r{i}:1", if *private { "private" } else { "a" }))
+            .collect();
+        node.revision("r", &all);
+        node.revision("half", &all[..all.len().div_ceil(2)]);
+        node.claim("c", "r", Removal::Retain);
+        node.claims[0].puller = Puller::Auto;
+        let presences = [Agent::Absent, Agent::Waiting { until: Timestamp::MAX }, Agent::Alive];
+        for (seconds, presence, switch) in changes {
+            node.agent = presences[presence];
+            // An agent that is Alive has spoken.
+            node.agent();
+            if switch {
+                let other = if node.claims[0].revision == "r" { "half" } else { "r" };
+                node.claims[0].revision = other.into();
+                node.claims[0].assigned_at = Time(node.now);
+            }
+            for _ in 0..seconds {
+                node.run(1);
+                node.assert_true("c");
+                if node.agent != Agent::Absent {
+                    let spec = &node.by_name()[&("ns", node.claims[0].revision.as_str())].spec.spec;
+                    let begun: Vec<String> = node.decide().pull.into_iter().flat_map(|j| j.images).collect();
+                    let agents = spec.images.iter().filter(|i| is_for_agent(Puller::Auto, spec, i));
+                    for image in agents {
+                        prop_assert!(!begun.contains(&image.image), "{} is the agent's", image.image);
+                    }
+                }
+            }
+        }
+        // Waiting ends one way or the other.
+        node.agent = if last == 0 { Agent::Absent } else { Agent::Alive };
+        node.run(60);
+        let view = node.view("c").unwrap();
+        let wanted = node.by_name()[&("ns", node.claims[0].revision.as_str())].spec.spec.images.len();
+        prop_assert_eq!((view.state, view.ready as usize, view.total as usize), (NodeState::Ready, wanted, wanted));
         prop_assert!(node.jobs.is_empty());
         let writes = node.writes;
         node.run(50);

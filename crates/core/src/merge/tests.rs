@@ -238,23 +238,21 @@ fn a_revision_that_one_of_the_two_held_in_part_is_not_held() {
     )
     .of(revisions());
     assert_eq!(both.view().unwrap().held, ["r", "t"]);
-    // The same words, once the kubelet is to answer for all images.
+    // What the operator names was whole when it was written, whoever brought it.
     let alone = Case::new(
-        Agent::Absent,
-        Some(entry("AB-", NodeState::Ready, &["r"])),
-        kubelet(),
-    )
-    .of(revisions())
-    .puller(Puller::Job);
-    assert_eq!(alone.view().unwrap().held, ["r", "t"]);
-    // Where there never was an agent, the kubelet always spoke of all.
-    let never = Case::new(
         Agent::Absent,
         None,
         Some(entry("ABP", NodeState::Ready, &["r", "s"])),
     )
     .of(revisions());
-    assert_eq!(never.view().unwrap().held, ["r", "s"]);
+    assert_eq!(alone.view().unwrap().held, ["r", "s"]);
+    // Its own part of the revision in work counts too, beside the agent's.
+    let part = Case::new(
+        Agent::Alive,
+        Some(entry("AB-", NodeState::Ready, &["r"])),
+        Some(entry("--P", NodeState::Ready, &[])),
+    );
+    assert_eq!(part.view().unwrap().held, ["r"]);
 }
 
 #[test]

@@ -177,10 +177,16 @@ fn checked_at(scope: &Scope<'_>, whole: bool, same_revision: bool) -> Option<Tim
     before.filter(|_| stays).or(Some(Time(scope.input.now)))
 }
 
-/// Revisions held whole, the present one first.
+/// Revisions held whole, the present one first. What the agent answers for has to be there too: the list stays true
+/// when the agent goes.
 fn held(scope: &Scope<'_>, whole: bool, failed: i32) -> Vec<String> {
     let mut held = scope.previous.map(|p| p.held.clone()).unwrap_or_default();
-    if whole {
+    let by_agent = |name: &str| {
+        let blocks = &scope.input.blocks;
+        blocks.agent_holds(scope.claim, scope.input.revisions, scope.split, name)
+    };
+    held.retain(|r| by_agent(r) != Some(false));
+    if whole && by_agent(&scope.claim.revision) == Some(true) {
         held.retain(|r| *r != scope.claim.revision);
         held.insert(0, scope.claim.revision.clone());
         held.truncate(MAX_HELD);
