@@ -287,6 +287,18 @@ fn old_revisions_go_once_the_new_one_has_come() {
     world.claimed("web").remove_revisions = vec!["r1".into()];
     world.run(2);
     assert!(world.held("a:1").is_some());
+    // Pods of the old revision are still there when the new one is.
+    world.held_mut("a:1").used = true;
+    world.settle();
+    let entry = world.entry("web");
+    assert_eq!(
+        (entry.state, entry.in_use, entry.removed_revisions.len()),
+        (NodeState::Ready, 1, 0)
+    );
+    assert_eq!(entry.held, ["r2"]);
+    world.restart();
+    world.settle();
+    world.held_mut("a:1").used = false;
     world.settle();
     let entry = world.entry("web");
     assert_eq!(

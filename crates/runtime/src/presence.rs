@@ -10,6 +10,7 @@ use crate::types::{Target, Version};
 
 mod assemble;
 mod store;
+mod users;
 
 pub use store::Manifests;
 
@@ -39,7 +40,7 @@ pub struct ImageContents {
     pub labels: BTreeMap<String, String>,
     /// The runtime says that it is pinned.
     pub pinned: bool,
-    /// A container, running or not, was made from it. Images mounted as volumes are not looked for.
+    /// A container that has not ended was made from it or mounts it.
     pub used: bool,
 }
 
@@ -56,8 +57,9 @@ pub struct TargetContents {
 }
 
 impl Contents {
-    /// Looks: five calls, one more for each manifest that was not read before, and one if layers are kept unpacked only.
-    /// Names come first and content after them, so that an image that arrives meanwhile is never half there.
+    /// Looks: five calls, one more for each manifest and container that was not read before, and one if layers are kept
+    /// unpacked only. Names come first and content after them, so that an image that arrives meanwhile is never half
+    /// there.
     pub async fn observe(runtime: &dyn Runtime, manifests: &mut Manifests) -> Result<Self, RuntimeError> {
         let version = runtime.version().await?;
         let records = match runtime.records() {
@@ -72,11 +74,11 @@ impl Contents {
             }
             _ => None,
         };
-        let containers = runtime.containers().await?;
+        let users = users::look(runtime, manifests).await?;
         Ok(Self {
             version,
             has_content: store.is_some(),
-            images: assemble::images(images, records.unwrap_or_default(), &containers, store.as_ref()),
+            images: assemble::images(images, records.unwrap_or_default(), &users, store.as_ref()),
         })
     }
 }

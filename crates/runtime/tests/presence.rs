@@ -76,7 +76,7 @@ async fn an_image_is_told_with_its_names_marks_and_layers() {
     node.runtime.model().containers.push(FakeContainer {
         id: "c".into(),
         image_id: web.config.clone(),
-        state: ContainerState::ContainerExited,
+        state: ContainerState::ContainerRunning,
         mounts: Vec::new(),
     });
     let contents = node.contents().await;
@@ -101,6 +101,28 @@ async fn an_image_is_told_with_its_names_marks_and_layers() {
         observed.capabilities,
         [Capability::Content, Capability::Pin, Capability::Progress]
     );
+}
+
+#[tokio::test]
+async fn images_are_used_by_the_containers_that_have_not_ended_and_by_their_mounts() {
+    let mut node = Node::new(Serves::Containerd).await;
+    let [web, data] = ["web", "data"].map(FakeImage::new);
+    node.pull("web:1", &web);
+    node.pull("data:1", &data);
+    node.runtime.model().containers.push(FakeContainer {
+        id: "c".into(),
+        image_id: web.config.clone(),
+        state: ContainerState::ContainerRunning,
+        mounts: vec!["data:1".into()],
+    });
+    assert!(node.image(&web).await.used && node.image(&data).await.used);
+    node.runtime.fault(
+        Call::ContainerStatus,
+        Fault::Fail(Code::Internal, "asked again".into()),
+    );
+    assert!(node.image(&data).await.used);
+    node.runtime.model().end_container("c");
+    assert!(!node.image(&web).await.used && !node.image(&data).await.used);
 }
 
 #[tokio::test]

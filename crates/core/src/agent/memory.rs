@@ -7,6 +7,7 @@ use larder_api::NodeImageCacheSpec;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{AgentStatus, ImageState, NodeState};
 
+use super::left;
 use super::presence::{Presence, Store};
 use super::remove;
 use super::types::{Failed, Memory, Observed, PullFailure, PullResult, Removed, Vanished};
@@ -63,7 +64,7 @@ impl Memory {
                     at: cache.since.as_ref().map_or(Timestamp::MIN, |t| t.0),
                     report: Ok(report),
                     // Whatever is there now may have come while nobody looked.
-                    left: Some(remove::NOTHING_LEFT.to_owned()),
+                    left: Some(left::NOTHING.to_owned()),
                 };
                 memory.removals.insert(cache.uid.clone(), removed);
             }

@@ -6,6 +6,7 @@
 mod conditions;
 mod decide;
 mod disk;
+mod left;
 mod memory;
 mod presence;
 mod protect;

@@ -8,20 +8,16 @@ use larder_api::NodeImageCacheSpec;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 
+use super::left;
 use super::presence::Store;
 use super::scope::{Scope, previous};
 use super::types::{AgentInput, Memory, RemoveOrder, Removed};
-use super::wanted::digest_of;
-use crate::hash;
 use crate::plan::{Revisions, earliest, saturating};
 use crate::purge::{Claims, RETRY_AFTER, failure, gone, leaving};
 use crate::removal::PurgeEntry;
 
 /// The work of a removal of which only the status is known.
 pub(super) const WORK_OF_STATUS: &str = "";
-/// [`Removed::left`] where nothing is.
-pub(super) const NOTHING_LEFT: &str = "";
-
 /// What comes of it.
 #[derive(Default)]
 pub(super) struct Removals {
@@ -74,7 +70,7 @@ fn absent(
     if unreadable || scope.wanted.blind {
         return purged.unwrap_or_else(|| waiting(scope.input, claim, current.as_ref(), unreadable));
     }
-    let names = names(claim);
+    let names = left::names(claim);
     let entries = claims.entries(claim, &names);
     let mut next = purged.clone().unwrap_or_else(|| {
         let mut next = leaving(claim, current.as_ref(), scope.input.now);
@@ -95,9 +91,7 @@ fn absent(
     let work = claims.work(claim, &entries);
     let record = record(scope.input.memory, claim, &work, purged.is_some());
     if let Some(Removed {
-        report: Ok(report),
-        left,
-        ..
+        report: Ok(report), ..
     }) = record
         && report.failed == 0
     {
@@ -105,10 +99,7 @@ fn absent(
         if let Some(purged) = purged {
             next.since = purged.since;
         }
-        let came_back = left
-            .as_ref()
-            .is_some_and(|left| *left != leftovers(&entries, &scope.store));
-        if came_back {
+        if left::is_due_again(scope, claims, claim, record, report, removals) {
             order(scope.input, claims, claim, work, entries, removals);
         }
         return next;
@@ -118,7 +109,7 @@ fn absent(
     next
 }
 
-/// A claim that stays, with revisions whose images are to go once.
+/// A claim that stays, with revisions whose images are to go once: when no container uses them any more.
 fn present(
     scope: &Scope<'_>,
     claims: &Claims<'_>,
@@ -152,21 +143,16 @@ fn present(
     };
     if let Some(report) = report {
         gone(&mut next, claim, report, scope.input.now);
+        let in_use = report.in_use > 0;
         next.removed_revisions
-            .retain(|r| done(r) || names.contains(&r.as_str()));
+            .retain(|r| done(r) || (!in_use && names.contains(&r.as_str())));
+        if in_use && left::is_due_again(scope, claims, claim, record, report, removals) {
+            order(scope.input, claims, claim, work, entries, removals);
+        }
     } else if try_again(scope.input, record, &mut next, removals) {
         order(scope.input, claims, claim, work, entries, removals);
     }
     Some(next)
-}
-
-fn names(claim: &CacheClaim) -> Vec<&str> {
-    claim
-        .remove_revisions
-        .iter()
-        .map(String::as_str)
-        .chain([claim.revision.as_str()])
-        .collect()
 }
 
 /// Nothing is removed on a guess.
@@ -252,12 +238,11 @@ pub(super) fn look(
     store: &Store<'_>,
 ) {
     let claims = claims(spec, revisions, store);
-    for claim in spec.caches.iter().filter(|c| c.desired == Desired::Absent) {
+    for claim in &spec.caches {
         if let Some(removed) = memory.removals.get_mut(&claim.uid)
             && removed.left.is_none()
         {
-            let entries = claims.entries(claim, &names(claim));
-            removed.left = Some(leftovers(&entries, store));
+            removed.left = Some(left::hash(&left::of(&claims, claim, store)));
         }
     }
 }
@@ -289,32 +274,6 @@ fn claims<'a>(spec: &'a NodeImageCacheSpec, revisions: &'a Revisions<'a>, store:
         revisions,
         not_ready,
     }
-}
-
-/// A hash of what is there of these entries, and whether it is used or still has its tag.
-fn leftovers(entries: &[PurgeEntry], store: &Store<'_>) -> String {
-    let mut parts: BTreeSet<String> = BTreeSet::new();
-    for entry in entries {
-        let reference = entry.reference.as_str();
-        let digest = entry.digest.as_deref().or(digest_of(reference));
-        let tagged = store.tagged(reference).filter(|image| {
-            let target = image.tags.get(reference).and_then(Option::as_deref);
-            match (digest, target) {
-                (Some(digest), Some(target)) => digest == target,
-                (Some(digest), None) => image.targets.contains(digest),
-                (None, _) => true,
-            }
-        });
-        let under = digest.map_or(&[][..], |d| store.under(d));
-        let named = tagged.into_iter().map(|image| (image, true));
-        for (image, named) in under.iter().map(|image| (*image, false)).chain(named) {
-            parts.insert(format!("{reference} {} {named} {}", image.id, image.used));
-        }
-    }
-    if parts.is_empty() {
-        return NOTHING_LEFT.to_owned();
-    }
-    hash::short(parts.iter().map(String::as_str))
 }
 
 /// Of a claim that is to be Absent, what was last written: for when the runtime cannot be asked.

@@ -75,7 +75,7 @@ pub struct ImageObserved {
     pub pinned_by_us: bool,
     /// By [`larder_api::names::PULLED_LABEL`].
     pub pulled_by_us: bool,
-    /// A container, running or not, uses it.
+    /// A container that has not ended was made from it or mounts it.
     pub used: bool,
 }
 

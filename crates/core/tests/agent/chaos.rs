@@ -102,7 +102,7 @@ fn heal(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn ends_as_the_claims_say_and_then_rests(
         revisions in proptest::collection::vec(proptest::collection::btree_set(0usize..500, 1..7), 6),

@@ -39,6 +39,8 @@ pub enum Fate {
 #[derive(Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Stored {
+    /// What the record of its id points at.
+    pub target: String,
     /// Name to target.
     pub names: BTreeMap<String, String>,
     pub complete: bool,
@@ -225,6 +227,7 @@ impl World {
         let now = self.now;
         let parsed = ImageRef::parse(reference).unwrap();
         let stored = self.store.entry(id_of(digest)).or_insert_with(|| Stored {
+            target: digest.to_owned(),
             created_at: now,
             pulled_by_us: by_us,
             ..Stored::default()
@@ -263,7 +266,7 @@ impl World {
                 .filter(|(name, _)| !name.contains('@'))
                 .map(|(name, target)| (name.clone(), knows.then(|| target.clone())))
                 .collect(),
-            targets: stored.names.values().cloned().collect(),
+            targets: stored.names.values().chain([&stored.target]).cloned().collect(),
             complete: stored.complete || !knows,
             pinned: stored.pinned,
             pinned_by_us: stored.pinned_by_us,
@@ -379,7 +382,7 @@ impl World {
     fn held_by(&self, target: &str) -> Option<&Stored> {
         self.store
             .values()
-            .find(|s| s.names.values().any(|t| t == target))
+            .find(|s| s.target == target || s.names.values().any(|t| t == target))
     }
 
     /// Nothing above the limits, nothing wanted or used gone, nothing called ready that is not there.
@@ -402,7 +405,15 @@ impl World {
             .iter()
             .map(|c| ClaimSettings::of(c.overrides.as_ref()).images_per_node)
             .sum();
-        assert!(new == 0 || self.pulls.len() + new <= per_cache);
+        let wanted = |p: &RunningPull| {
+            present.iter().any(|c| {
+                let revision = revisions.get(&("ns", c.revision.as_str()));
+                let mut images = revision.iter().flat_map(|r| &r.spec.spec.images);
+                images.any(|i| i.image == p.order.image && i.digest == p.order.digest)
+            })
+        };
+        let at_work = self.pulls.iter().filter(|p| wanted(p)).count();
+        assert!(new == 0 || at_work + new <= per_cache);
         let blind = present
             .iter()
             .any(|c| !revisions.contains_key(&("ns", c.revision.as_str())));
@@ -528,7 +539,7 @@ impl World {
             contents.images.push(HeldImage {
                 id: id.clone(),
                 names: stored.names.keys().cloned().collect(),
-                pinned: stored.pinned,
+                pinned: stored.pinned && !stored.pinned_by_us,
             });
             if stored.used {
                 contents.containers.push(HeldContainer {
@@ -539,7 +550,6 @@ impl World {
             let Some(records) = &mut contents.records else {
                 continue;
             };
-            let target = stored.names.values().next().cloned().unwrap_or_default();
             records.extend(stored.names.iter().map(|(name, target)| HeldRecord {
                 name: name.clone(),
                 target: target.clone(),
@@ -547,7 +557,7 @@ impl World {
             }));
             records.push(HeldRecord {
                 name: id.clone(),
-                target,
+                target: stored.target.clone(),
                 created_at: Some(stored.created_at),
             });
         }

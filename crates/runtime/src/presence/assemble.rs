@@ -1,4 +1,4 @@
-//! Puts names, content and containers together by image.
+//! Puts names, content and users together by image.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use larder_core::image_ref::{ImageRef, is_digest};
 
 use super::store::{Checked, Store};
 use super::{ImageContents, TargetContents};
-use crate::types::{Container, Image, Record, Target};
+use crate::types::{Image, Record, Target};
 
 /// Without a store, what CRI says is believed.
 pub(super) fn images(
     listed: Vec<Image>,
     records: Vec<Record>,
-    containers: &[Container],
+    users: &[Vec<String>],
     store: Option<&Store>,
 ) -> Vec<ImageContents> {
     let mut node = Node::default();
@@ -20,8 +20,8 @@ pub(super) fn images(
         node.add_listed(image, store.is_some());
     }
     node.add_records(records, store);
-    for container in containers {
-        node.mark_used(container);
+    for names in users {
+        node.mark_used(names);
     }
     let mut images: Vec<ImageContents> = node.images.into_values().collect();
     for image in &mut images {
@@ -105,18 +105,26 @@ impl Node {
             .cloned()
     }
 
-    fn mark_used(&mut self, container: &Container) {
-        for name in [&container.image_id, &container.image_ref, &container.image] {
-            let id = self
-                .ids
-                .get(name)
-                .cloned()
-                .unwrap_or_else(|| with_algorithm(name));
-            if let Some(image) = self.images.get_mut(&id) {
-                image.used = true;
-                return;
-            }
+    /// The first name that means an image decides.
+    fn mark_used(&mut self, names: &[String]) {
+        let id = names.iter().find_map(|name| self.id_named(name));
+        if let Some(image) = id.and_then(|id| self.images.get_mut(&id)) {
+            image.used = true;
         }
+    }
+
+    /// The image behind an id or a name in any spelling.
+    fn id_named(&self, name: &str) -> Option<String> {
+        let id = with_algorithm(name);
+        if self.images.contains_key(&id) {
+            return Some(id);
+        }
+        let parsed = ImageRef::parse(name).ok()?;
+        let stored = match parsed.digest() {
+            Some(digest) => format!("{}@{digest}", parsed.name()),
+            None => parsed.normalized().to_owned(),
+        };
+        self.ids.get(name).or_else(|| self.ids.get(&stored)).cloned()
     }
 }
 

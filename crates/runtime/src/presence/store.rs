@@ -13,10 +13,14 @@ use crate::types::Blob;
 /// Before the snapshotter's name, the label of a configuration that keeps the snapshot of the image's layers.
 const SNAPSHOT_LABEL: &str = "containerd.io/gc.ref.snapshot.";
 
-/// Manifests that were read before, by digest. What is behind a digest never changes, so each is read once; those that
-/// went from the content store are forgotten.
+/// What was read before and cannot change, so that it is read once; what went from the node is forgotten.
 #[derive(Debug, Default)]
-pub struct Manifests(BTreeMap<String, Option<Arc<Manifest>>>);
+pub struct Manifests {
+    /// By digest; none for a document that cannot be read as a manifest.
+    manifests: BTreeMap<String, Option<Arc<Manifest>>>,
+    /// Images that a container mounts, by its id.
+    pub(super) mounts: BTreeMap<String, Vec<String>>,
+}
 
 /// The content store at one moment.
 #[derive(Debug, Default)]
@@ -57,7 +61,7 @@ impl Store {
                 }
             }
         }
-        known.0.clone_from(&store.manifests);
+        known.manifests.clone_from(&store.manifests);
         for snapshotter in store.snapshotters_in_question() {
             let listed = match content.snapshots(&snapshotter).await {
                 Ok(listed) => listed,
@@ -96,7 +100,7 @@ impl Store {
         if !self.blobs.contains(digest) {
             return Ok(None);
         }
-        let manifest = match known.0.get(digest) {
+        let manifest = match known.manifests.get(digest) {
             Some(manifest) => manifest.clone(),
             None => match content.read(digest, MAX_MANIFEST_BYTES).await {
                 Ok(Some(document)) => Manifest::parse(&document).ok().map(Arc::new),
