@@ -57,6 +57,15 @@ const EVERYWHERE: &[&str] = &[
     "create authentication.k8s.io/selfsubjectreviews",
 ];
 
+/// Everything that an agent may do; admission holds what it writes to its own node.
+const AGENT: &[&str] = &[
+    "get larder.dev/nodeimagecaches",
+    "list larder.dev/nodeimagecaches",
+    "watch larder.dev/nodeimagecaches",
+    "get larder.dev/imagecacherevisions",
+    "patch larder.dev/nodeimagecaches/status",
+];
+
 /// What it may do in its own namespace beside.
 const AT_HOME: &[&str] = &[
     "get coordination.k8s.io/leases",
@@ -241,6 +250,27 @@ async fn purge_jobs_and_their_account_have_no_rights() {
     for namespace in ["", "larder-agents"] {
         let may = allowed(&env.client, account, namespace, &all).await;
         assert_eq!(differences(&may, &expected), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn agents_may_do_what_is_written_here_and_nothing_else() {
+    let env = Env::shared().await;
+    let all = resources(&env.client).await;
+    let mut expected = written(&[AGENT]);
+    expected.extend(
+        written(&[EVERYWHERE])
+            .into_iter()
+            .filter(|line| line.contains("/selfsubject")),
+    );
+    let account = "system:serviceaccount:larder-agents:larder-agent";
+    for namespace in ["", "larder-agents", "larder-system", "kube-system", "default"] {
+        let may = allowed(&env.client, account, namespace, &all).await;
+        assert_eq!(
+            differences(&may, &expected),
+            Vec::<String>::new(),
+            "in {namespace:?}"
+        );
     }
 }
 

@@ -26,6 +26,7 @@ mod inert;
 mod interrupted;
 mod many;
 mod nodes;
+mod own_node;
 mod private;
 mod purge;
 mod quiet;

@@ -58,7 +58,7 @@ fn meta(name: &str) -> ObjectMeta {
 }
 
 /// The API server's words of refusal; it must be a 403.
-fn denied<T>(what: &str, result: Result<T, kube::Error>) -> String {
+pub(crate) fn denied<T>(what: &str, result: Result<T, kube::Error>) -> String {
     match result {
         Ok(_) => panic!("{what} was allowed"),
         Err(kube::Error::Api(status)) => {
