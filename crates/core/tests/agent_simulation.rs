@@ -260,6 +260,26 @@ fn a_removal_takes_what_is_ours_and_unused_and_keeps_at_it() {
 }
 
 #[test]
+fn a_removal_that_cannot_be_carried_out_says_why_and_is_repeated() {
+    let mut world = filled(&["a:1"]);
+    world.removal_error = Some("the runtime is busy".into());
+    world.claimed("web").desired = Desired::Absent;
+    world.run(20);
+    let entry = world.entry("web");
+    assert_eq!(
+        (entry.state, entry.removal_error.as_str()),
+        (NodeState::Purging, "the runtime is busy")
+    );
+    world.removal_error = None;
+    world.settle();
+    let entry = world.entry("web");
+    assert_eq!(
+        (entry.state, entry.removal_error.as_str(), entry.removed),
+        (NodeState::Purged, "", 1)
+    );
+}
+
+#[test]
 fn a_removal_that_is_called_off_midway_leaves_the_cache_whole() {
     let mut world = filled(&["a:1", "b:1", "c:1"]);
     world.claimed("web").desired = Desired::Absent;

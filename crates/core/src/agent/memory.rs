@@ -116,11 +116,14 @@ impl Memory {
             .filter(|r| r.work == work || r.work == remove::WORK_OF_STATUS)
             .and_then(|r| r.report.as_ref().ok())
             .map_or(0, |r| r.removed);
-        let report = report.map(|report| PurgeReport {
-            removed: report.removed + before,
-            // What is gone since an earlier run says nothing new.
-            absent: 0,
-            ..report
+        let report = report.and_then(|report| match report.error {
+            Some(error) => Err(error),
+            None => Ok(PurgeReport {
+                removed: report.removed + before,
+                // What is gone since an earlier run says nothing new.
+                absent: 0,
+                ..report
+            }),
         });
         let removed = Removed {
             work: work.to_owned(),

@@ -12,6 +12,7 @@ use super::left;
 use super::presence::Store;
 use super::scope::{Scope, previous};
 use super::types::{AgentInput, Memory, RemoveOrder, Removed};
+use crate::message::{redact, shorten};
 use crate::plan::{Revisions, earliest, saturating};
 use crate::purge::{Claims, RETRY_AFTER, failure, gone, leaving};
 use crate::removal::PurgeEntry;
@@ -193,7 +194,7 @@ fn try_again(
     };
     let error = match &record.report {
         Ok(report) => failure(report),
-        Err(words) => Some(words.clone()),
+        Err(words) => Some(shorten(&redact(words), 256)),
     };
     let until = saturating(record.at, RETRY_AFTER);
     next.removal_error = error.unwrap_or_default();

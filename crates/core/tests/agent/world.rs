@@ -71,6 +71,8 @@ pub struct World {
     pub capabilities: Vec<Capability>,
     pub disk_total: u64,
     pub runtime_error: Option<String>,
+    /// Why removals cannot be carried out.
+    pub removal_error: Option<String>,
     pub written_at: Option<Timestamp>,
     pub writes: usize,
     pub begun: Vec<String>,
@@ -126,6 +128,7 @@ impl World {
             capabilities: vec![Capability::Content, Capability::Pin, Capability::Progress],
             disk_total: 1 << 40,
             runtime_error: None,
+            removal_error: None,
             written_at: None,
             writes: 0,
             begun: vec![],
@@ -480,9 +483,12 @@ impl World {
             self.advance(pull, seconds);
         }
         if let Some(order) = self.removing.take() {
-            let report = self.remove(&order);
+            let report = match self.removal_error.clone() {
+                Some(words) => Err(words),
+                None => Ok(self.remove(&order)),
+            };
             self.memory
-                .removed(&order.cache_uid, &order.work, self.now, Ok(report));
+                .removed(&order.cache_uid, &order.work, self.now, report);
         }
     }
 

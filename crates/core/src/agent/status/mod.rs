@@ -1,24 +1,20 @@
 //! What the status says of each Present claim.
 
+mod held;
+mod image;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use larder_api::image_cache::{OnMissingPlatform, Puller};
+use larder_api::image_cache::Puller;
 use larder_api::names::Reason;
-use larder_api::node_image_cache::{
-    CacheOnNode, DiskOnNode, ImageOnNode, ImageState, NodeState, ReportedDigest,
-};
-use larder_api::{ImageCacheRevision, revision::RevisionImage};
+use larder_api::node_image_cache::{CacheOnNode, DiskOnNode, ImageOnNode, ImageState, NodeState};
 
-use super::pulls::{Pulls, Standing};
+use super::pulls::Pulls;
 use super::scope::Scope;
-use super::types::Failed;
-use super::wanted::{Claimed, Here, Key, Whose, Wish, digest_of};
-use crate::choose::is_for_agent;
+use super::wanted::{Claimed, Whose};
 use crate::format;
-use crate::message::{redact, shorten};
-use crate::pull::{MAX_HELD, bits};
-
-/// Longest message of an image, in characters.
-const MAX_WORDS: usize = 256;
+use crate::pull::bits;
+use held::held;
+use image::{image, no_platform, report};
 
 /// What is said of one claim.
 pub(super) struct Said {
@@ -144,136 +140,6 @@ impl Counts {
     }
 }
 
-/// What is said of an image that the agent should bring; none if it is there.
-#[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
-fn image(
-    scope: &Scope<'_>,
-    claimed: &Claimed<'_>,
-    cache: &str,
-    wish: &Wish<'_>,
-    key: Key<'_>,
-    pulls: &Pulls<'_>,
-    disk: Option<&DiskOnNode>,
-    counts: &mut Counts,
-) -> Option<ImageOnNode> {
-    let bytes = scope.wanted.images.get(&key).map_or(0, |w| w.bytes);
-    let entry = ImageOnNode {
-        cache: cache.to_owned(),
-        image: wish.image.image.clone(),
-        digest: wish.image.digest.clone(),
-        ..ImageOnNode::default()
-    };
-    let mut total = bytes;
-    let said = match pulls.standings.get(&key) {
-        Some(Standing::Whole) => {
-            counts.bytes += bytes;
-            None
-        }
-        Some(Standing::Pulling(pull, failed)) => {
-            total = pull.bytes_total.max(bytes);
-            counts.arrived += pull.bytes_done;
-            Some(match failed {
-                // A repetition that brings nothing is no news.
-                Some(failed) if pull.bytes_done == 0 => self::failed(claimed, entry, failed),
-                failed => ImageOnNode {
-                    state: ImageState::Pulling,
-                    bytes_done: pull.bytes_done.max(0),
-                    bytes_total: total,
-                    attempts: failed.map_or(0, |f| f.attempts),
-                    ..entry
-                },
-            })
-        }
-        Some(Standing::Failed(failed)) => Some(self::failed(claimed, entry, failed)),
-        Some(Standing::Vanishing(vanished)) => Some(ImageOnNode {
-            state: ImageState::Failed,
-            reason: Some(Reason::RuntimeError),
-            message: format!(
-                "went from the node {} times without Larder's doing",
-                vanished.times
-            ),
-            since: Some(Time(vanished.at)),
-            ..entry
-        }),
-        Some(Standing::Refused(words)) => Some(refused(scope, entry, words, disk)),
-        Some(Standing::Waiting) | None => Some(entry),
-    };
-    counts.all = counts.all.filter(|_| total > 0).map(|all| all + total);
-    said
-}
-
-fn failed(claimed: &Claimed<'_>, entry: ImageOnNode, failed: &Failed) -> ImageOnNode {
-    let skip = failed.failure.reason == Reason::NoMatchingPlatform
-        && claimed.settings.on_missing_platform == OnMissingPlatform::Skip;
-    ImageOnNode {
-        state: if skip {
-            ImageState::Skipped
-        } else {
-            ImageState::Failed
-        },
-        reason: Some(failed.failure.reason),
-        message: shorten(&redact(&failed.failure.message), MAX_WORDS),
-        attempts: failed.attempts,
-        since: Some(Time(failed.at)),
-        ..entry
-    }
-}
-
-/// The numbers are those of the moment when the disk was last told of: they are not written each time it breathes.
-fn refused(scope: &Scope<'_>, entry: ImageOnNode, words: &str, disk: Option<&DiskOnNode>) -> ImageOnNode {
-    let before = scope.listed(&entry.cache, &entry.image).filter(|b| {
-        b.reason == Some(Reason::InsufficientDisk) && b.digest == entry.digest && b.attempts == 0
-    });
-    let told = scope.input.previous.and_then(|p| p.disk.as_ref()) == disk;
-    let message = before.filter(|_| told).map(|b| b.message.clone());
-    ImageOnNode {
-        state: ImageState::Failed,
-        reason: Some(Reason::InsufficientDisk),
-        message: message.unwrap_or_else(|| words.to_owned()),
-        since: before
-            .and_then(|b| b.since.clone())
-            .or(Some(Time(scope.input.now))),
-        ..entry
-    }
-}
-
-fn no_platform(scope: &Scope<'_>, claimed: &Claimed<'_>, cache: &str, image: &RevisionImage) -> ImageOnNode {
-    let skip = claimed.settings.on_missing_platform == OnMissingPlatform::Skip;
-    let since = scope
-        .listed(cache, &image.image)
-        .filter(|b| b.reason == Some(Reason::NoMatchingPlatform) && b.digest == image.digest)
-        .and_then(|b| b.since.clone());
-    ImageOnNode {
-        cache: cache.to_owned(),
-        image: image.image.clone(),
-        digest: image.digest.clone(),
-        state: if skip {
-            ImageState::Skipped
-        } else {
-            ImageState::Failed
-        },
-        reason: Some(Reason::NoMatchingPlatform),
-        message: format!("no manifest for {}/{}", scope.input.os, scope.input.architecture),
-        since: since.or(Some(Time(scope.input.now))),
-        ..ImageOnNode::default()
-    }
-}
-
-/// The digest found behind a reference for which the revision has none.
-fn report(scope: &Scope<'_>, image: &RevisionImage, key: Key<'_>) -> Option<ReportedDigest> {
-    if image.digest.is_some() {
-        return None;
-    }
-    let digest = key
-        .1
-        .or_else(|| scope.store.digest_behind(key.0))
-        .or_else(|| scope.input.memory.reported.get(key.0).map(String::as_str))?;
-    Some(ReportedDigest {
-        image: image.image.clone(),
-        digest: digest.to_owned(),
-    })
-}
-
 fn state(claimed: &Claimed<'_>, counts: &Counts) -> (NodeState, String) {
     if counts.whole() {
         return (NodeState::Ready, String::new());
@@ -318,45 +184,6 @@ fn checked_at(scope: &Scope<'_>, claimed: &Claimed<'_>, whole: bool) -> Option<T
     // The clock that asks may be ahead of this one.
     let now = after.map_or(scope.input.now, |after| after.max(scope.input.now));
     before.filter(|_| stays).or(Some(Time(now)))
-}
-
-/// Revisions held whole, the present one first: looked at each time, not remembered. One that is to be removed is none.
-fn held(scope: &Scope<'_>, claimed: &Claimed<'_>, current: &ImageCacheRevision, whole: bool) -> Vec<String> {
-    let claim = claimed.claim;
-    let older = scope
-        .previous(&claim.uid)
-        .into_iter()
-        .flat_map(|p| &p.held)
-        .filter(|name| **name != claim.revision && !claim.remove_revisions.contains(name))
-        .filter(|name| {
-            let revision = scope
-                .input
-                .revisions
-                .get(&(claim.namespace.as_str(), name.as_str()));
-            revision.is_some_and(|r| holds(scope, claim.puller, r))
-        });
-    let this = (whole && is_any(claim.puller, current)).then_some(&claim.revision);
-    this.into_iter().chain(older).take(MAX_HELD).cloned().collect()
-}
-
-fn is_any(puller: Puller, revision: &ImageCacheRevision) -> bool {
-    let spec = &revision.spec.spec;
-    spec.images.iter().any(|i| is_for_agent(puller, spec, i))
-}
-
-/// The content of every image of a revision that is the agent's and that the node's platform has; tags may have moved on.
-fn holds(scope: &Scope<'_>, puller: Puller, revision: &ImageCacheRevision) -> bool {
-    let spec = &revision.spec.spec;
-    let mut ours = spec.images.iter().filter(|i| is_for_agent(puller, spec, i));
-    is_any(puller, revision)
-        && ours.all(|image| {
-            let here = Here::of(image, scope.input.os, scope.input.architecture);
-            let Some(digest) = image.digest.as_deref().or(digest_of(&image.image)) else {
-                return scope.store.tagged(&image.image).is_some_and(|i| i.complete);
-            };
-            let digests: Vec<&str> = std::iter::once(digest).chain(here.manifests).collect();
-            here.missing || scope.store.holds(&digests).is_some()
-        })
 }
 
 /// The results of earlier removals stay as they are.

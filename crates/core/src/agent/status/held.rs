@@ -1,0 +1,53 @@
+//! Which revisions a node holds whole.
+
+use larder_api::ImageCacheRevision;
+use larder_api::image_cache::Puller;
+
+use crate::agent::scope::Scope;
+use crate::agent::wanted::{Claimed, Here, digest_of};
+use crate::choose::is_for_agent;
+use crate::pull::MAX_HELD;
+
+/// Revisions held whole, the present one first: looked at each time, not remembered. One that is to be removed is none.
+pub(super) fn held(
+    scope: &Scope<'_>,
+    claimed: &Claimed<'_>,
+    current: &ImageCacheRevision,
+    whole: bool,
+) -> Vec<String> {
+    let claim = claimed.claim;
+    let older = scope
+        .previous(&claim.uid)
+        .into_iter()
+        .flat_map(|p| &p.held)
+        .filter(|name| **name != claim.revision && !claim.remove_revisions.contains(name))
+        .filter(|name| {
+            let revision = scope
+                .input
+                .revisions
+                .get(&(claim.namespace.as_str(), name.as_str()));
+            revision.is_some_and(|r| holds(scope, claim.puller, r))
+        });
+    let this = (whole && is_any(claim.puller, current)).then_some(&claim.revision);
+    this.into_iter().chain(older).take(MAX_HELD).cloned().collect()
+}
+
+fn is_any(puller: Puller, revision: &ImageCacheRevision) -> bool {
+    let spec = &revision.spec.spec;
+    spec.images.iter().any(|i| is_for_agent(puller, spec, i))
+}
+
+/// The content of every image of a revision that is the agent's and that the node's platform has; tags may have moved on.
+fn holds(scope: &Scope<'_>, puller: Puller, revision: &ImageCacheRevision) -> bool {
+    let spec = &revision.spec.spec;
+    let mut ours = spec.images.iter().filter(|i| is_for_agent(puller, spec, i));
+    is_any(puller, revision)
+        && ours.all(|image| {
+            let here = Here::of(image, scope.input.os, scope.input.architecture);
+            let Some(digest) = image.digest.as_deref().or(digest_of(&image.image)) else {
+                return scope.store.tagged(&image.image).is_some_and(|i| i.complete);
+            };
+            let digests: Vec<&str> = std::iter::once(digest).chain(here.manifests).collect();
+            here.missing || scope.store.holds(&digests).is_some()
+        })
+}
