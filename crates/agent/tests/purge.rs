@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
+use larder_api::names::PINNED_LABEL;
 use larder_core::removal::{MAX_MESSAGE_BYTES, Outcome, PurgeEntry, PurgeReport};
 use larder_runtime::proto::cri::ContainerState;
+use larder_runtime::{Runtime, RuntimeClient, Timeouts};
 use larder_testkit::runtime::{Call, FakeContainer, FakeImage, FakeRuntime, Fault, Serves};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -209,6 +212,28 @@ async fn an_image_mounted_as_a_volume_is_in_use() {
         node.report(&entry("model:1", Some(&model), true)).await.removed,
         1
     );
+}
+
+#[tokio::test]
+async fn a_pin_of_larders_own_is_no_reason_to_stay() {
+    let node = Node::new(Serves::Containerd).await;
+    let (ours, other) = (node.pull("ours:1", "ours"), node.pull("other:1", "other"));
+    let socket = node.folder.path().join("containerd/containerd.sock");
+    let runtime = RuntimeClient::connect(&socket, Timeouts::default())
+        .await
+        .unwrap();
+    let pin = ("io.cri-containerd.pinned".to_owned(), "pinned".to_owned());
+    let mut labels = BTreeMap::from([pin]);
+    let records = runtime.records().unwrap();
+    records.set_labels(&other.config, &labels).await.unwrap();
+    labels.insert(PINNED_LABEL.to_owned(), "true".to_owned());
+    records.set_labels(&ours.config, &labels).await.unwrap();
+    let arguments = [
+        entry("ours:1", Some(&ours), false),
+        entry("other:1", Some(&other), false),
+    ];
+    let report = node.report(&arguments.concat()).await;
+    assert_eq!((report.removed, report.in_use), (1, 1), "{report:?}");
 }
 
 #[tokio::test]

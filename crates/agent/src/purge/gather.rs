@@ -1,7 +1,8 @@
 //! Reads what the node holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use larder_api::names::PINNED_LABEL;
 use larder_core::removal::{HeldContainer, HeldImage, HeldRecord, NodeContents};
 use larder_runtime::{Container, ContainerState, Image, Record, Runtime, RuntimeError};
 
@@ -16,10 +17,19 @@ impl Gatherer {
     /// Reads names first and containers last, so that a container made meanwhile is seen.
     pub(crate) async fn gather(&mut self, runtime: &dyn Runtime) -> Result<NodeContents, RuntimeError> {
         let records = match runtime.records() {
-            Some(records) => Some(records.list().await?.into_iter().map(record).collect()),
+            Some(records) => Some(records.list().await?),
             None => None,
         };
-        let images = runtime.images().await?.into_iter().map(image).collect();
+        // A pin of Larder's own keeps nobody from removing what Larder may remove.
+        let ours: BTreeSet<String> = records
+            .iter()
+            .flatten()
+            .filter(|r| r.labels.get(PINNED_LABEL).is_some_and(|v| !v.is_empty()))
+            .map(|r| bare(&r.name).to_owned())
+            .collect();
+        let records = records.map(|all| all.into_iter().map(record).collect());
+        let images = runtime.images().await?.into_iter();
+        let images = images.map(|i| image(i, &ours)).collect();
         let mut containers = Vec::new();
         // One in an unknown state may be at work.
         for container in runtime
@@ -60,13 +70,17 @@ fn record(record: Record) -> HeldRecord {
     }
 }
 
-fn image(image: Image) -> HeldImage {
+fn image(image: Image, pinned_by_us: &BTreeSet<String>) -> HeldImage {
     let names = image.tags.into_iter().chain(image.digests).collect();
     HeldImage {
-        id: image.id,
         names,
-        pinned: image.pinned,
+        pinned: image.pinned && !pinned_by_us.contains(bare(&image.id)),
+        id: image.id,
     }
+}
+
+fn bare(id: &str) -> &str {
+    id.trim_start_matches("sha256:")
 }
 
 fn held(container: Container) -> HeldContainer {
