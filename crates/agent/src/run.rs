@@ -13,6 +13,7 @@ mod object;
 mod progress;
 mod pull;
 mod pulls;
+mod removals;
 mod report;
 mod revisions;
 mod serve;

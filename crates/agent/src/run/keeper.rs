@@ -9,26 +9,22 @@ use jiff::Timestamp;
 use kube::Client;
 use larder_api::node_image_cache::AgentStatus;
 use larder_api::{NodeImageCache, NodeImageCacheSpec};
-use larder_core::agent::{Action, AgentInput, Decision, Memory, Observed, RemoveOrder, RunningPull, decide};
-use larder_core::image_ref::ImageRef;
+use larder_core::agent::{Action, AgentInput, Decision, Memory, Observed, RunningPull, decide};
 use larder_core::node::Write;
-use larder_core::removal::{PurgeEntry, PurgeReport};
-use larder_runtime::RuntimeClient;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::attempts::Attempts;
 use super::connection::Connection;
 use super::metrics::Metrics;
 use super::object::{Object, Own};
 use super::pulls::{Ended, Pulls};
-use super::report::report;
+use super::removals::{Removal, Removals};
+use super::report::Reporter;
 use super::revisions::Known;
 use super::{Settings, act};
 use crate::Attempt;
-use crate::purge::carry_out::carry_out;
 
 /// Changes of the runtime that come together are looked at together.
 const GATHER_EVENTS: Duration = Duration::from_millis(200);
@@ -38,11 +34,6 @@ const GATHER_ENDS: Duration = Duration::from_millis(10);
 const PROGRESS: Duration = Duration::from_secs(1);
 /// A name or pin that does not hold is not set more often than this.
 const SET_AGAIN: Duration = Duration::from_secs(30);
-/// The loop waits no longer for the API server.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Before a write that failed is repeated; it doubles.
-const FIRST_WRITE_DELAY: Duration = Duration::from_secs(1);
-const MAX_WRITE_DELAY: Duration = Duration::from_secs(30);
 
 /// Everything that the loop keeps between two passes.
 pub(super) struct Keeper {
@@ -57,13 +48,10 @@ pub(super) struct Keeper {
     /// None until there was a status to remember.
     memory: Option<Memory>,
     pulls: Pulls,
-    removals: JoinSet<(RemoveOrder, Result<PurgeReport, String>)>,
-    removing: BTreeSet<String>,
+    removals: Removals,
     /// Names and pins set lately.
     set: BTreeMap<String, Instant>,
-    written_at: Option<Timestamp>,
-    write_failures: u32,
-    write_again_at: Option<Instant>,
+    reporter: Reporter,
 }
 
 impl Keeper {
@@ -76,8 +64,14 @@ impl Keeper {
     ) -> Self {
         let changed = Arc::new(Notify::new());
         Self {
-            client,
             connection: Connection::new(settings.clone(), Arc::clone(&changed)),
+            reporter: Reporter::new(
+                client.clone(),
+                &settings.node_name,
+                Arc::clone(&object),
+                Arc::clone(&metrics),
+            ),
+            client,
             settings,
             object,
             metrics,
@@ -86,12 +80,8 @@ impl Keeper {
             revisions: Known::default(),
             memory: None,
             pulls: Pulls::default(),
-            removals: JoinSet::new(),
-            removing: BTreeSet::new(),
+            removals: Removals::default(),
             set: BTreeMap::new(),
-            written_at: None,
-            write_failures: 0,
-            write_again_at: None,
         }
     }
 
@@ -108,7 +98,7 @@ impl Keeper {
                     self.pulled(ended);
                     self.gather_ends().await;
                 }
-                Some(ended) = self.removals.join_next() => self.removed(ended),
+                Some(ended) = self.removals.next() => self.removed(ended),
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
@@ -139,7 +129,7 @@ impl Keeper {
         }
         self.count_pulls();
         let write_at = match &object {
-            Some(object) => self.write(object, &decision, now).await,
+            Some(object) => self.report(object, &decision, now).await,
             None => None,
         };
         let wake_at = decision.wake_at.map(|at| from_now(now, at));
@@ -185,14 +175,28 @@ impl Keeper {
             generation: object.and_then(|o| o.metadata.generation).unwrap_or(0),
             revisions: &revisions,
             previous,
-            written_at: self.written_at,
+            written_at: self.reporter.written_at(),
             observed: observed.as_ref().map_err(String::as_str),
             pulls: &pulls,
-            removing: &self.removing,
+            removing: self.removals.at_work(),
             memory,
         });
         self.metrics.decided(&decision.status);
         decision
+    }
+
+    /// Writes the status if it is worth it; when to try (again), if later.
+    async fn report(
+        &mut self,
+        object: &NodeImageCache,
+        decision: &Decision,
+        now: Timestamp,
+    ) -> Option<Instant> {
+        match decision.write {
+            Write::No => None,
+            Write::At(at) if at > now => Some(from_now(now, at)),
+            Write::At(_) | Write::Now => self.reporter.write(object, &decision.status, now).await,
+        }
     }
 
     fn count_pulls(&self) {
@@ -238,7 +242,7 @@ impl Keeper {
                         Err(error) => warn!(%error, id, pin, "cannot change a pin"),
                     }
                 }
-                Action::Remove(order) => self.remove(&runtime, order),
+                Action::Remove(order) => self.removals.begin(Arc::clone(&runtime), order),
             }
         }
     }
@@ -252,45 +256,10 @@ impl Keeper {
         false
     }
 
-    fn remove(&mut self, runtime: &Arc<RuntimeClient>, order: RemoveOrder) {
-        if !self.removing.insert(order.cache_uid.clone()) {
-            return;
-        }
-        info!(cache = order.cache_uid, images = order.entries.len(), "removing");
-        let runtime = Arc::clone(runtime);
-        self.removals.spawn(async move {
-            let report = remove(&order.entries, &order.keep, &runtime).await;
-            (order, report)
-        });
-    }
-
-    fn removed(&mut self, ended: Result<(RemoveOrder, Result<PurgeReport, String>), tokio::task::JoinError>) {
-        let (order, report) = match ended {
-            Ok(ended) => ended,
-            Err(broken) => {
-                // Which one it was is not known: none is taken to be at work, each is decided anew.
-                error!(error = %broken, "a removal broke off");
-                self.removing.clear();
-                return;
-            }
-        };
-        self.removing.remove(&order.cache_uid);
-        match &report {
-            Ok(report) => {
-                info!(cache = order.cache_uid, %report, "removed");
-                let counts = [
-                    ("removed", report.removed),
-                    ("in-use", report.in_use),
-                    ("foreign", report.foreign),
-                    ("shared", report.shared),
-                    ("failed", report.failed),
-                ];
-                for (outcome, n) in counts {
-                    let n = u64::try_from(n).unwrap_or(0);
-                    self.metrics.removals.with_label_values(&[outcome]).inc_by(n);
-                }
-            }
-            Err(error) => warn!(cache = order.cache_uid, error, "cannot remove"),
+    fn removed(&mut self, removal: Removal) {
+        let Removal { order, report } = removal;
+        if let Ok(report) = &report {
+            self.metrics.removed(report);
         }
         let memory = self.memory.get_or_insert_default();
         memory.removed(&order.cache_uid, &order.work, Timestamp::now(), report);
@@ -322,76 +291,11 @@ impl Keeper {
             self.pulled(ended);
         }
     }
-
-    /// Writes the status if it is worth it; when to try (again), if later.
-    async fn write(
-        &mut self,
-        object: &NodeImageCache,
-        decision: &Decision,
-        now: Timestamp,
-    ) -> Option<Instant> {
-        match decision.write {
-            Write::No => return None,
-            Write::At(at) if at > now => return Some(from_now(now, at)),
-            Write::At(_) | Write::Now => {}
-        }
-        if let Some(again_at) = self.write_again_at.filter(|at| *at > Instant::now()) {
-            return Some(again_at);
-        }
-        let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let write = report(&self.client, &self.settings.node_name, uid, &decision.status);
-        let written = match tokio::time::timeout(WRITE_TIMEOUT, write).await {
-            Ok(written) => written.map_err(|error| error.to_string()),
-            Err(_) => Err("the API server does not answer".to_owned()),
-        };
-        match written {
-            Ok(written) => {
-                self.write_failures = 0;
-                self.write_again_at = None;
-                self.metrics.status_writes.with_label_values(&["success"]).inc();
-                self.written_at = Some(now);
-                // Where it is gone or another the watch will tell.
-                if let Some(object) = written {
-                    self.object.wrote(object);
-                }
-                None
-            }
-            Err(error) => {
-                self.metrics.status_writes.with_label_values(&["failure"]).inc();
-                let delay = FIRST_WRITE_DELAY
-                    .saturating_mul(1 << self.write_failures.min(10))
-                    .min(MAX_WRITE_DELAY);
-                warn!(error, failures = self.write_failures, "cannot write the status");
-                self.write_failures += 1;
-                let again_at = Instant::now() + delay;
-                self.write_again_at = Some(again_at);
-                Some(again_at)
-            }
-        }
-    }
 }
 
 /// The agent's own block, as last written.
 fn status(object: &NodeImageCache) -> Option<&AgentStatus> {
     object.status.as_ref()?.agent.as_ref()
-}
-
-async fn remove(
-    entries: &[PurgeEntry],
-    keep: &[String],
-    runtime: &RuntimeClient,
-) -> Result<PurgeReport, String> {
-    let parse = |text: &String| ImageRef::parse(text).map_err(|error| format!("{text}: {error}"));
-    // What is to stay and cannot be read could be anything: nothing is removed then.
-    let keep = keep
-        .iter()
-        .map(parse)
-        .collect::<Result<Vec<ImageRef>, String>>()?;
-    let report = carry_out(entries, &keep, runtime).await;
-    match report.error {
-        Some(error) => Err(error),
-        None => Ok(report),
-    }
 }
 
 /// This node's platform as Go names it.

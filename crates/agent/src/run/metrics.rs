@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use larder_api::node_image_cache::{AgentStatus, NodeState};
 use larder_core::agent::{Observed, PullResult};
+use larder_core::removal::PurgeReport;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -20,8 +21,7 @@ pub(super) struct Metrics {
     pulls: IntCounterVec,
     duration: Histogram,
     bytes: Histogram,
-    /// Removals of one image, by outcome.
-    pub(super) removals: IntCounterVec,
+    removals: IntCounterVec,
     /// Writes of the status, by result.
     pub(super) status_writes: IntCounterVec,
     pulling: IntGauge,
@@ -118,6 +118,21 @@ impl Metrics {
                 let reason = failure.reason.to_string();
                 self.pulls.with_label_values(&["failure", reason.as_str()]).inc();
             }
+        }
+    }
+
+    /// A removal ended.
+    pub(super) fn removed(&self, report: &PurgeReport) {
+        let counts = [
+            ("removed", report.removed),
+            ("in-use", report.in_use),
+            ("foreign", report.foreign),
+            ("shared", report.shared),
+            ("failed", report.failed),
+        ];
+        for (outcome, n) in counts {
+            let n = u64::try_from(n).unwrap_or(0);
+            self.removals.with_label_values(&[outcome]).inc_by(n);
         }
     }
 
