@@ -299,6 +299,9 @@ pub(crate) fn object() -> NodeImageCache {
     object.metadata.uid = Some("object-uid".into());
     object.metadata.resource_version = Some("12".into());
     object.metadata.generation = Some(1);
+    object.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        jiff::Timestamp::UNIX_EPOCH,
+    ));
     object.spec.node_uid = "node-uid".into();
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now());
     object.spec.caches = vec![CacheClaim {

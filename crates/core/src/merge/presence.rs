@@ -54,6 +54,8 @@ pub struct AgentFacts<'a> {
     pub pods: &'a [AgentPod],
     /// `status.agent.podUid` of the node's object.
     pub reported: Option<&'a str>,
+    /// When the node's object was made; none if there is none, and nothing for an agent to speak of.
+    pub asked_at: Option<Timestamp>,
     /// When the last pod was seen to go, if this process knows.
     pub gone_at: Option<Timestamp>,
     /// When the node joined.
@@ -65,11 +67,14 @@ pub struct AgentFacts<'a> {
 impl Agent {
     /// Decides.
     pub fn of(facts: &AgentFacts<'_>, now: Timestamp) -> Self {
-        let own_word = |p: &AgentPod| p.ready && facts.reported == Some(p.uid.as_str());
+        let nothing_to_say = facts.asked_at.is_none();
+        let own_word = |p: &AgentPod| p.ready && (nothing_to_say || facts.reported == Some(p.uid.as_str()));
         if facts.pods.iter().any(own_word) {
             return Self::Alive;
         }
-        let until = if let Some(since) = facts.pods.iter().map(|p| p.since).max() {
+        // A pod that is Ready has had nothing to say before the node's object was there.
+        let since = |p: &AgentPod| p.since.max(facts.asked_at.filter(|_| p.ready).unwrap_or(p.since));
+        let until = if let Some(since) = facts.pods.iter().map(since).max() {
             Some(saturating(since, NOT_READY_FOR))
         } else if let Some(gone_at) = facts.gone_at {
             Some(saturating(gone_at, GONE_FOR))
@@ -129,10 +134,25 @@ mod tests {
                 pods,
                 reported,
                 gone_at: gone_at.map(at),
+                asked_at: Some(at(0)),
                 ..AgentFacts::default()
             };
             assert_eq!(Agent::of(&facts, at(now)), expected, "{facts:?} at {now}");
         }
+    }
+
+    #[test]
+    fn an_agent_has_time_to_see_a_new_object() {
+        let pods = [pod("a", true, 0)];
+        let facts = |asked_at: Option<i64>| AgentFacts {
+            pods: &pods,
+            asked_at: asked_at.map(at),
+            ..AgentFacts::default()
+        };
+        assert_eq!(Agent::of(&facts(None), at(5000)), Agent::Alive);
+        let waiting = Agent::Waiting { until: at(5120) };
+        assert_eq!(Agent::of(&facts(Some(5000)), at(5000)), waiting);
+        assert_eq!(Agent::of(&facts(Some(5000)), at(5120)), Agent::Absent);
     }
 
     #[test]

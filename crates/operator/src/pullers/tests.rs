@@ -184,3 +184,48 @@ async fn pods_are_made_no_faster_than_allowed() {
     run(&ctx).await.unwrap();
     assert!(log.writes().iter().any(|w| w == JOBS), "its turn was kept for it");
 }
+
+/// An agent's pod on `node-1`, Ready.
+fn agents_pod() -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "agent", "namespace": "larder-agents", "uid": "agent-uid", "resourceVersion": "50",
+            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"larder.dev/purpose": "agent"},
+        },
+        "spec": {"containers": [], "nodeName": "node-1"},
+        "status": {"conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:10Z"}]},
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn where_an_agent_is_at_work_the_operator_neither_pulls_nor_writes() {
+    let (ctx, log) = begun(|_| None);
+    ctx.world.pods.apply(agents_pod());
+    let mut said = object();
+    said.metadata.resource_version = Some("13".into());
+    let agent = said.status.get_or_insert_default().agent.get_or_insert_default();
+    agent.pod_uid = "agent-uid".into();
+    agent.puller.node_uid = "node-uid".into();
+    ctx.world.objects.apply(said);
+    assert_eq!(run(&ctx).await.unwrap(), None);
+    assert_eq!(log.writes(), Vec::<String>::new());
+
+    // It goes: its images wait for a moment, then the kubelet pulls.
+    let gone = ctx
+        .world
+        .pods
+        .gone("larder-agents", "agent", "agent-uid")
+        .unwrap();
+    let seen = Timestamp::now() - jiff::SignedDuration::from_secs(5);
+    assert_eq!(ctx.world.gone.note(&gone, seen).as_deref(), Some("node-1"));
+    let wake = run(&ctx).await.unwrap().unwrap();
+    assert!(wake <= Duration::from_secs(10), "{wake:?}");
+    assert_eq!(log.writes(), Vec::<String>::new());
+    ctx.world
+        .gone
+        .note(&gone, Timestamp::now() - jiff::SignedDuration::from_secs(20));
+    run(&ctx).await.unwrap();
+    assert!(log.writes().contains(&JOBS.to_owned()));
+}

@@ -169,6 +169,19 @@ async fn jobs_and_pods_concern_the_node_they_work_for() {
 }
 
 #[tokio::test]
+async fn an_agent_concerns_its_node_the_plan_and_the_caches_on_the_node() {
+    let (world, queues) = (world(), Queues::default());
+    queues.agent_changed(&world, "node-1");
+    let expected = Marked {
+        caches: vec!["team/web"],
+        nodes: vec!["node-1"],
+        plan: true,
+        ..Marked::default()
+    };
+    assert_eq!(take(&queues), expected);
+}
+
+#[tokio::test]
 async fn everything_is_looked_at_after_the_first_lists() {
     let (world, queues) = (world(), Queues::default());
     queues.mark_all(&world);

@@ -92,6 +92,9 @@ impl World {
         let facts = AgentFacts {
             pods: &pods,
             reported,
+            asked_at: object
+                .and_then(|o| o.metadata.creation_timestamp.as_ref())
+                .map(|t| t.0),
             gone_at: self.gone.at(node),
             joined_at: self.nodes.get(node).and_then(|n| n.created_at),
             others: self.pods.has(ALL_AGENTS),
@@ -137,6 +140,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use jiff::SignedDuration;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
     use super::*;
@@ -170,8 +174,13 @@ mod tests {
         assert_eq!(world.agent("node-1", at(20)), Agent::Absent);
         let change = world.pods.apply(pod("a", "larder-agents", true)).unwrap();
         assert_eq!(world.gone.note(&change, at(20)).as_deref(), Some("node-1"));
-        assert_eq!(world.agent("node-1", at(20)), Agent::Waiting { until: at(130) });
+        // Nobody has asked anything of it.
+        assert_eq!(world.agent("node-1", at(20)), Agent::Alive);
         let mut said = object();
+        said.metadata.creation_timestamp = Some(Time(at(15)));
+        world.objects.apply(said.clone());
+        assert_eq!(world.agent("node-1", at(20)), Agent::Waiting { until: at(135) });
+        said.metadata.resource_version = Some("13".into());
         let agent = said.status.get_or_insert_default().agent.get_or_insert_default();
         agent.pod_uid = "a".into();
         agent.puller.node_uid = "node-uid".into();
