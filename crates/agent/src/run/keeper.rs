@@ -93,11 +93,13 @@ impl Keeper {
             tokio::select! {
                 // The sender lives as long as this loop.
                 _ = own.changed() => {}
-                () = self.changed.notified() => tokio::time::sleep(GATHER_EVENTS).await,
-                ended = self.pulls.next() => {
-                    self.pulled(ended);
-                    self.gather_ends().await;
-                }
+                () = self.changed.notified() => tokio::select! {
+                    () = tokio::time::sleep(GATHER_EVENTS) => {}
+                    // Whose end the changes may well be: what comes next does not wait for more of them.
+                    ended = self.pulls.next() => self.gather_ends(ended).await,
+                    _ = own.changed() => {}
+                },
+                ended = self.pulls.next() => self.gather_ends(ended).await,
                 Some(ended) = self.removals.next() => self.removed(ended),
                 () = tokio::time::sleep_until(wake_at) => {}
             }
@@ -284,8 +286,9 @@ impl Keeper {
         self.memory.get_or_insert_default().pulled(&result);
     }
 
-    /// Takes in the pulls that end together with one that just has.
-    async fn gather_ends(&mut self) {
+    /// Takes in a pull that has ended, and those that end together with it.
+    async fn gather_ends(&mut self, ended: Option<Ended>) {
+        self.pulled(ended);
         let until = Instant::now() + GATHER_ENDS;
         while let Ok(ended) = tokio::time::timeout_at(until, self.pulls.next()).await {
             self.pulled(ended);
