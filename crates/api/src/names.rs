@@ -54,6 +54,8 @@ pub const AGENT_FIELD_MANAGER: &str = "larder-agent";
 pub const AGENT_SERVICE_ACCOUNT: &str = "larder-agent";
 /// containerd label on the record of an image id: Larder pulled the image, at this time.
 pub const PULLED_LABEL: &str = "larder.dev/pulled";
+/// containerd's own label on the record of an image: `pinned` keeps the image from garbage collection.
+pub const PIN_LABEL: &str = "io.cri-containerd.pinned";
 /// containerd label on the record of an image id: Larder pinned the image.
 pub const PINNED_LABEL: &str = "larder.dev/pinned";
 /// Label on revisions: the hash their name ends with.

@@ -87,11 +87,13 @@ async fn never_two_nodes_hold_a_slot_and_the_first_fill_takes_none() {
 }
 
 fn holds(object: &NodeImageCache, namespace: &str) -> Vec<String> {
-    let kubelet = object.status.as_ref().and_then(|s| s.kubelet.as_ref());
-    kubelet
-        .and_then(|k| k.caches.iter().find(|c| c.namespace == namespace))
-        .map(|c| c.held.clone())
-        .unwrap_or_default()
+    let status = object.status.clone().unwrap_or_default();
+    let blocks = [status.kubelet, status.agent.map(|a| a.puller)];
+    let caches = blocks.into_iter().flatten().flat_map(|block| block.caches);
+    caches
+        .filter(|c| c.namespace == namespace)
+        .flat_map(|c| c.held)
+        .collect()
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_api::names::PINNED_LABEL;
+use larder_api::names::{PIN_LABEL, PINNED_LABEL};
 use larder_core::removal::{HeldContainer, HeldImage, HeldRecord, NodeContents};
 use larder_runtime::{Container, ContainerState, Image, Record, Runtime, RuntimeError};
 
@@ -20,16 +20,10 @@ impl Gatherer {
             Some(records) => Some(records.list().await?),
             None => None,
         };
-        // A pin of Larder's own keeps nobody from removing what Larder may remove.
-        let ours: BTreeSet<String> = records
-            .iter()
-            .flatten()
-            .filter(|r| r.labels.get(PINNED_LABEL).is_some_and(|v| !v.is_empty()))
-            .map(|r| bare(&r.name).to_owned())
-            .collect();
+        let pins = records.as_deref().map(Pins::of);
         let records = records.map(|all| all.into_iter().map(record).collect());
         let images = runtime.images().await?.into_iter();
-        let images = images.map(|i| image(i, &ours)).collect();
+        let images = images.map(|i| image(i, pins.as_ref())).collect();
         let mut containers = Vec::new();
         // One in an unknown state may be at work.
         for container in runtime
@@ -70,11 +64,40 @@ fn record(record: Record) -> HeldRecord {
     }
 }
 
-fn image(image: Image, pinned_by_us: &BTreeSet<String>) -> HeldImage {
-    let names = image.tags.into_iter().chain(image.digests).collect();
+/// Pins as the records have them. CRI hears of a changed label a moment later, so that alone it is no proof.
+struct Pins {
+    /// Ids of the images that Larder pinned: that keeps nobody from removing what Larder may remove.
+    ours: BTreeSet<String>,
+    /// Every name with a pin.
+    all: BTreeSet<String>,
+}
+
+impl Pins {
+    fn of(records: &[Record]) -> Self {
+        let labelled = |label: &'static str| {
+            records
+                .iter()
+                .filter(move |r| r.labels.get(label).is_some_and(|v| !v.is_empty()))
+                .map(|r| bare(&r.name).to_owned())
+        };
+        Self {
+            ours: labelled(PINNED_LABEL).collect(),
+            all: labelled(PIN_LABEL).collect(),
+        }
+    }
+
+    /// Somebody else pinned the image.
+    fn hold(&self, id: &str, names: &[String]) -> bool {
+        let pinned = self.all.contains(bare(id)) || names.iter().any(|n| self.all.contains(n));
+        pinned && !self.ours.contains(bare(id))
+    }
+}
+
+fn image(image: Image, pins: Option<&Pins>) -> HeldImage {
+    let names: Vec<String> = image.tags.into_iter().chain(image.digests).collect();
     HeldImage {
+        pinned: image.pinned && pins.is_none_or(|pins| pins.hold(&image.id, &names)),
         names,
-        pinned: image.pinned && !pinned_by_us.contains(bare(&image.id)),
         id: image.id,
     }
 }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use larder_api::names::PINNED_LABEL;
+use larder_api::names::{PIN_LABEL, PINNED_LABEL};
 use larder_runtime::{Runtime, RuntimeError};
 
-/// The label by which containerd's CRI tells the kubelet to keep an image.
-pub(super) const PIN_LABEL: &str = "io.cri-containerd.pinned";
-/// Its value; any other means nothing.
+/// Value of [`PIN_LABEL`]; any other means nothing.
 pub(super) const PIN_VALUE: &str = "pinned";
 
 /// Points a name at an index or manifest that some record points at already. False if none does any more, or the runtime

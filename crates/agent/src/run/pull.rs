@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use larder_api::names::{PINNED_LABEL, PULLED_LABEL, Reason};
+use larder_api::names::{PIN_LABEL, PINNED_LABEL, PULLED_LABEL, Reason};
 use larder_core::agent::{PullFailure, PullOrder};
 use larder_core::image_ref::{ImageRef, is_digest};
 use larder_runtime::{Image, Records, Runtime, RuntimeError};
 use tracing::warn;
 
-use super::act::{PIN_LABEL, PIN_VALUE};
+use super::act::PIN_VALUE;
 use crate::failure;
 
 /// Pulls it. Answers the digest that arrived, where the order names none. `there_before` are the ids of the images that

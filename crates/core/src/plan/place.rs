@@ -174,12 +174,15 @@ impl Place<'_> {
         if self.watched && !undigested {
             return None;
         }
-        let limit = if undigested {
-            asked.0
-        } else {
-            saturating(asked.0, -CONFIRM_AFTER)
-        };
-        (checked.0 < limit).then_some(asked)
+        if !undigested {
+            return (checked.0 < saturating(asked.0, -CONFIRM_AFTER)).then_some(asked);
+        }
+        let was_asked = self.claim.and_then(|c| c.verify_after.as_ref()) >= Some(&asked);
+        if checked.0 == asked.0 && !was_asked {
+            // Times have whole seconds: whether this check came after the question, nobody knows.
+            return Some(Time(saturating(asked.0, SignedDuration::from_secs(1))));
+        }
+        (checked.0 < asked.0).then_some(asked)
     }
 
     /// The claim turned to removal; none once that is done, if `drop_when_done`.

@@ -51,14 +51,14 @@ fn is_confirmed(input: &ReportInput<'_>, node: &NodeReport<'_>, asked: Option<&T
     if node.view.watched && !undigested {
         return true;
     }
-    let limit = if undigested {
-        asked.0
-    } else {
-        saturating(asked.0, -CONFIRM_AFTER)
+    let Some(checked) = node.current.and_then(|o| o.checked_at.as_ref()) else {
+        return true;
     };
-    node.current
-        .and_then(|o| o.checked_at.as_ref())
-        .is_none_or(|checked| checked.0 >= limit)
+    if !undigested {
+        return checked.0 >= saturating(asked.0, -CONFIRM_AFTER);
+    }
+    let was_asked = node.view.claim.and_then(|c| c.verify_after.as_ref()) >= Some(asked);
+    checked > asked || (checked == asked && was_asked)
 }
 
 /// The last purge: finished once every node that can be reached has removed what it had.

@@ -8,5 +8,5 @@ mod status;
 mod truth;
 
 pub use env::{Env, writes_of_larder};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, puller};
 pub use status::{Cache, condition, eventually, failure, node, reason};
