@@ -132,7 +132,8 @@ fn is_hopeless(want: &Want<'_>, failed: &Failed) -> bool {
     want.skippable && failed.failure.reason == Reason::NoMatchingPlatform
 }
 
-/// A refresh asked for what a tag means to be looked up again: the operator could not, so the node pulls.
+/// What a tag means has to be looked up, because the claim is new or a refresh asks: the operator could not, so the node
+/// pulls. That some image of that name is there already says nothing.
 fn is_verifying(scope: &Scope<'_>, key: Key<'_>, want: &Want<'_>) -> bool {
     if key.1.is_some() {
         return false;
@@ -142,13 +143,14 @@ fn is_verifying(scope: &Scope<'_>, key: Key<'_>, want: &Want<'_>) -> bool {
         .iter()
         .filter_map(|i| scope.wanted.claims.get(*i))
         .any(|claimed| {
-            let after = claimed.claim.verify_after.as_ref().map(|t| t.0);
+            let claim = claimed.claim;
+            let asked = claim.verify_after.as_ref().map(|t| t.0);
+            let after = asked.map_or(claim.assigned_at.0, |asked| asked.max(claim.assigned_at.0));
             let checked = scope
-                .previous(&claimed.claim.uid)
+                .previous(&claim.uid)
+                .filter(|p| p.revision == claim.revision)
                 .and_then(|p| p.checked_at.as_ref());
-            after.is_some_and(|after| {
-                checked.is_some_and(|c| c.0 < after) && pulled.is_none_or(|pulled| *pulled < after)
-            })
+            checked.is_none_or(|c| c.0 < after) && pulled.is_none_or(|pulled| *pulled < after)
         })
 }
 

@@ -50,9 +50,21 @@ async fn survive(env: &Env, ns: &Namespace, mut harm: impl AsyncFnMut(&str)) {
             wounds += 1;
         }
         cache.ready(240).await;
-        for image in &images {
-            assert!(env.node_has(&node, image), "round {round}: {image} is not there");
-        }
+        eventually(&format!("round {round}: all is there"), 30, || async {
+            // The runtime may be on its way back.
+            let node = env.cluster.node(&node).unwrap();
+            let listed = node
+                .ctr(&["images", "list", "--quiet"])
+                .map_err(|e| e.to_string())?;
+            match images
+                .iter()
+                .find(|image| !listed.lines().any(|l| l == image.as_str()))
+            {
+                None => Ok(()),
+                Some(image) => Err(format!("{image} is not there")),
+            }
+        })
+        .await;
         // From here on it was said to be Ready: nothing of it is fetched again, also after one more wound.
         let mark = registry.mark().unwrap();
         harm(&node).await;

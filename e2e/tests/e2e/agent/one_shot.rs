@@ -109,7 +109,7 @@ async fn a_list_is_pulled_with_docker_config_and_provider_and_partial_failure_sa
     let configuration = json!({
         "apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
         "providers": [{
-            "name": "keyring", "matchImages": [registry.host.split(':').next().unwrap()],
+            "name": "keyring", "matchImages": [registry.host.clone()],
             "defaultCacheDuration": "1m", "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
         }],
     });
