@@ -1,6 +1,7 @@
 //! How far the removal of a claim's images has come.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, NodeState};
 
@@ -8,8 +9,26 @@ use super::{Blocks, LEEWAY, last_word};
 use crate::plan::saturating;
 
 impl<'a> Blocks<'a> {
-    /// What is said of a claim that is to be absent: by the agent where it removes, else by purge Jobs.
+    /// What is said of a claim that is to be absent. Older removals that are done stay so, whoever did them, should this
+    /// one be called off.
     pub(super) fn removed(&self, claim: &CacheClaim) -> Option<Cow<'a, CacheOnNode>> {
+        let entries = [self.of_agent(&claim.uid), self.of_kubelet(&claim.uid)];
+        let entries = entries.into_iter().flatten();
+        let done: BTreeSet<&String> = entries.flat_map(|e| &e.removed_revisions).collect();
+        let said = self.removal(claim);
+        if done.is_empty() || said.as_ref().is_some_and(|s| s.state == NodeState::Purged) {
+            return said;
+        }
+        let mut said = said.unwrap_or_else(|| Cow::Owned(begun(claim)));
+        let done: Vec<String> = done.into_iter().cloned().collect();
+        if said.removed_revisions != done {
+            said.to_mut().removed_revisions = done;
+        }
+        Some(said)
+    }
+
+    /// By the word of the agent where it removes, else of purge Jobs.
+    fn removal(&self, claim: &CacheClaim) -> Option<Cow<'a, CacheOnNode>> {
         let agent = self.of_agent(&claim.uid);
         let kubelet = self.of_kubelet(&claim.uid);
         let is = |entry: &&CacheOnNode, state| entry.state == state;
@@ -24,14 +43,7 @@ impl<'a> Blocks<'a> {
         let said = agent.filter(|a| matches!(a.state, NodeState::Purging | NodeState::Purged));
         let Some(said) = said else {
             // The agent has not seen it yet.
-            return Some(Cow::Owned(CacheOnNode {
-                namespace: claim.namespace.clone(),
-                name: claim.name.clone(),
-                uid: claim.uid.clone(),
-                revision: claim.revision.clone(),
-                state: NodeState::Purging,
-                ..CacheOnNode::default()
-            }));
+            return Some(Cow::Owned(begun(claim)));
         };
         let Some(kubelet) = kubelet else {
             return Some(Cow::Borrowed(said));
@@ -48,5 +60,17 @@ impl<'a> Blocks<'a> {
             both.shared += kubelet.shared;
         }
         Some(Cow::Owned(both))
+    }
+}
+
+/// A removal of which nobody has spoken yet.
+fn begun(claim: &CacheClaim) -> CacheOnNode {
+    CacheOnNode {
+        namespace: claim.namespace.clone(),
+        name: claim.name.clone(),
+        uid: claim.uid.clone(),
+        revision: claim.revision.clone(),
+        state: NodeState::Purging,
+        ..CacheOnNode::default()
     }
 }

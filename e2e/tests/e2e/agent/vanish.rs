@@ -6,6 +6,7 @@ use larder_e2e::cluster::NodeOptions;
 use larder_e2e::cluster::registry::RegistryKind::Open;
 use larder_e2e::images::ImageSpec;
 use larder_e2e::progress::Stderr;
+use larder_runtime::{Runtime as _, RuntimeClient, Timeouts};
 use serde_json::json;
 
 use super::{agent_is_there, told_of};
@@ -37,18 +38,14 @@ async fn what_is_removed_by_hand_or_loses_its_content_comes_back_within_a_minute
     let name = env.nodes().remove(0);
     let node = env.cluster.node(&name).unwrap();
 
-    // Every name: as `crictl rmi` does. The agent may be quicker than the next line.
+    // Every name at once, as `crictl rmi` does.
     let registry = env.registry(Open);
     let mark = registry.mark().unwrap();
-    for record in records(&env, &name, &ns.name) {
-        node.ctr(&["images", "remove", "--sync", &record]).unwrap();
-    }
-    let listed = node.ctr(&["images", "list"]).unwrap();
-    let of_image: Vec<&str> = listed.lines().filter(|l| l.contains(&pushed.digest)).collect();
-    for line in of_image {
-        let id = line.split_whitespace().next().unwrap();
-        node.ctr(&["images", "remove", "--sync", id]).unwrap();
-    }
+    let socket = node.containerd_socket().unwrap();
+    let runtime = RuntimeClient::connect(&socket, Timeouts::default())
+        .await
+        .unwrap();
+    runtime.remove(&image).await.unwrap();
     let address = node.address().to_string();
     let path = format!("/v2/{}/app/", ns.name);
     eventually("it is pulled again", 60, || async {
@@ -65,7 +62,10 @@ async fn what_is_removed_by_hand_or_loses_its_content_comes_back_within_a_minute
     .await;
     cache.ready(60).await;
 
-    // The content alone: CRI goes on to say that the image is present.
+    // The content alone: CRI goes on to say that the image is present. On another node: what goes twice in a row is
+    // brought back only after a minute.
+    let name = env.nodes().remove(1);
+    let node = env.cluster.node(&name).unwrap();
     node.ctr(&["content", "remove", &pushed.digest]).unwrap();
     eventually("its content is back", 60, || async {
         node.ctr(&["content", "get", &pushed.digest])
