@@ -25,7 +25,9 @@ async fn what_is_removed_by_hand_or_loses_its_content_comes_back_within_a_minute
     let pushed = env
         .push(
             Open,
-            &ImageSpec::new(rand::random()).layers(2, 200_000),
+            &ImageSpec::new(rand::random())
+                .layers(2, 200_000)
+                .runs(&Env::noop(), &["hold"]),
             &format!("{}/app", ns.name),
             "1",
         )

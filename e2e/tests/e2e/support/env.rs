@@ -156,12 +156,13 @@ impl Env {
         format!("{}:{}", addresses::DROPPING, addresses::REGISTRY_PORT)
     }
 
-    /// Names of the cluster's nodes.
+    /// Names of the cluster's nodes, but for those that a test added for itself with a taint.
     pub fn nodes(&self) -> Vec<String> {
         self.cluster
             .nodes()
             .unwrap()
             .iter()
+            .filter(|n| n.state().taints.is_empty())
             .map(|n| n.name().to_owned())
             .collect()
     }
