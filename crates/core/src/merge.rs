@@ -93,9 +93,10 @@ impl<'a> Blocks<'a> {
         self.agent?.caches.iter().find(|c| c.uid == uid)
     }
 
-    /// Removals on the node are the agent's.
-    pub fn agent_removes(&self) -> bool {
-        self.presence != Agent::Absent
+    /// Removals of the claim are the agent's. Where only the kubelet pulls, Jobs remove, too: what goes and what is pulled
+    /// again is then decided in one place, and a removal that is called off leaves nobody believing in what is gone.
+    pub fn agent_removes(&self, claim: &CacheClaim) -> bool {
+        self.presence != Agent::Absent && claim.puller != Puller::Job
     }
 
     /// Who is to answer for the claim's images from now on.

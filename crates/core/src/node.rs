@@ -60,11 +60,7 @@ pub fn decide(
     input.removing = !purge_jobs.is_empty();
     let pulls = pull::decide(&input);
     let mut caches = pulls.caches;
-    let removals = if input.blocks.agent_removes() {
-        leave_to_agent(&input, &mut caches, &pulls.images, purge_jobs)
-    } else {
-        remove(&input, &mut caches, &pulls.images, purge_jobs)
-    };
+    let removals = remove(&input, &mut caches, &pulls.images, purge_jobs);
     for changed in removals.caches {
         match caches.iter_mut().find(|c| c.uid == changed.uid) {
             Some(existing) => *existing = changed,
@@ -90,7 +86,7 @@ pub fn decide(
     }
 }
 
-/// Removals by Jobs.
+/// Removals by Jobs, of the claims whose removals are not the agent's.
 fn remove(
     input: &PullInput<'_>,
     caches: &mut Vec<CacheOnNode>,
@@ -98,54 +94,43 @@ fn remove(
     jobs: Vec<PurgeJobView>,
 ) -> PurgeDecision {
     for claim in absent(input) {
-        let said = input.blocks.view(claim, input.revisions).on_node;
-        caches.extend(said.map(Cow::into_owned));
+        if input.blocks.agent_removes(claim) {
+            caches.extend(kubelets_part(input, claim));
+        } else {
+            let said = input.blocks.view(claim, input.revisions).on_node;
+            caches.extend(said.map(Cow::into_owned));
+        }
     }
-    let mut claims: Vec<CacheClaim> = input.claims.iter().map(|c| c.claim.clone()).collect();
+    let of_agent = |claim: &CacheClaim| input.blocks.agent_removes(claim);
+    let all = input.claims.iter().map(|c| c.claim);
+    let claims = all.filter(|c| c.desired == Desired::Present || !of_agent(c));
+    let mut claims: Vec<CacheClaim> = claims.cloned().collect();
     for claim in &mut claims {
         // What waits for an agent has not arrived: until then nothing that it replaces goes.
-        if claim.desired == Desired::Present && input.blocks.split(claim, input.revisions).by_agent {
+        if claim.desired == Desired::Present
+            && (of_agent(claim) || input.blocks.split(claim, input.revisions).by_agent)
+        {
             claim.remove_revisions.clear();
         }
     }
     purge::decide(&purge_input(input, &claims, caches, not_ready, jobs))
 }
 
-/// Removals are the agent's. Jobs that are at work end first, and what they did is not lost.
-fn leave_to_agent(
-    input: &PullInput<'_>,
-    caches: &mut Vec<CacheOnNode>,
-    not_ready: &[ImageOnNode],
-    jobs: Vec<PurgeJobView>,
-) -> PurgeDecision {
-    for claim in absent(input) {
-        let said = input.blocks.of_kubelet(&claim.uid);
-        let pulling = input.jobs.iter().any(|j| j.cache_uid == claim.uid);
-        if pulling || (!jobs.is_empty() && said.is_some()) {
-            // Not Purged before its pods are gone: they may bring back what the agent removes.
-            let mut next = said.cloned().unwrap_or_default();
-            next.namespace.clone_from(&claim.namespace);
-            next.name.clone_from(&claim.name);
-            next.uid.clone_from(&claim.uid);
-            next.revision.clone_from(&claim.revision);
-            if next.state != NodeState::Purged && pulling {
-                next.state = NodeState::Purging;
-            }
-            caches.push(next);
-        } else {
-            caches.extend(said.filter(|c| c.state == NodeState::Purged).cloned());
-        }
+/// Of a claim that the agent removes: it is not Purged before its pods are gone, which may bring back what went.
+fn kubelets_part(input: &PullInput<'_>, claim: &CacheClaim) -> Option<CacheOnNode> {
+    let said = input.blocks.of_kubelet(&claim.uid);
+    if !input.jobs.iter().any(|j| j.cache_uid == claim.uid) {
+        return said.filter(|c| c.state == NodeState::Purged).cloned();
     }
-    if jobs.is_empty() {
-        return PurgeDecision::default();
+    let mut next = said.cloned().unwrap_or_default();
+    next.namespace.clone_from(&claim.namespace);
+    next.name.clone_from(&claim.name);
+    next.uid.clone_from(&claim.uid);
+    next.revision.clone_from(&claim.revision);
+    if next.state != NodeState::Purged {
+        next.state = NodeState::Purging;
     }
-    let claims: Vec<CacheClaim> = input.claims.iter().map(|c| c.claim.clone()).collect();
-    let mut decision = purge::decide(&purge_input(input, &claims, caches, not_ready, jobs));
-    decision.create.clear();
-    // Of claims that the kubelet has no part in nothing is said.
-    let said = |uid: &str| input.blocks.of_kubelet(uid).is_some() || caches.iter().any(|c| c.uid == uid);
-    decision.caches.retain(|c| said(&c.uid));
-    decision
+    Some(next)
 }
 
 fn absent<'a>(input: &PullInput<'a>) -> impl Iterator<Item = &'a CacheClaim> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::NodeImageCacheSpec;
+use larder_api::image_cache::Puller;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 
@@ -43,6 +44,9 @@ pub(super) fn decide(scope: &Scope<'_>, settled: &BTreeSet<&str>, caches: &mut V
                 .cloned()
         });
         let next = match claim.desired {
+            // Jobs pull and remove: see `merge::Blocks::agent_removes`.
+            Desired::Absent if claim.puller == Puller::Job => None,
+            Desired::Present if claim.puller == Puller::Job => current,
             Desired::Absent => Some(absent(scope, &claims, claim, current, &mut removals)),
             Desired::Present if settled.contains(claim.uid.as_str()) => {
                 present(scope, &claims, claim, current, &mut removals)

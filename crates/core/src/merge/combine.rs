@@ -78,7 +78,7 @@ impl<'a> Blocks<'a> {
     fn removed_revisions(&self, claim: &CacheClaim, split: Split) -> Vec<String> {
         let agent = self
             .of_agent(&claim.uid)
-            .filter(|_| split.by_agent || self.agent_removes());
+            .filter(|_| split.by_agent || self.agent_removes(claim));
         let both = [self.of_kubelet(&claim.uid), agent];
         let mut removed: Vec<String> = Vec::new();
         for name in both.into_iter().flatten().flat_map(|e| &e.removed_revisions) {
@@ -91,7 +91,7 @@ impl<'a> Blocks<'a> {
 
     /// Of the one who removes.
     fn add_removal_error(&self, claim: &CacheClaim, on_node: &mut Cow<'a, CacheOnNode>) {
-        let remover = if self.agent_removes() {
+        let remover = if self.agent_removes(claim) {
             self.of_agent(&claim.uid)
         } else {
             self.of_kubelet(&claim.uid)

@@ -32,7 +32,7 @@ impl<'a> Blocks<'a> {
         let agent = self.of_agent(&claim.uid);
         let kubelet = self.of_kubelet(&claim.uid);
         let is = |entry: &&CacheOnNode, state| entry.state == state;
-        if !self.agent_removes() {
+        if !self.agent_removes(claim) {
             // What an agent finished before it went need not be done again.
             let done = agent
                 .filter(|a| is(a, NodeState::Purged))

@@ -140,6 +140,11 @@ proptest! {
         let revisions = world.revisions.clone();
         for claim in world.spec.caches.clone() {
             let entry = world.entry(&claim.uid);
+            if claim.puller == Puller::Job {
+                // Jobs pull and remove.
+                prop_assert!(entry.total == 0 && entry.removed_revisions.is_empty(), "{:?}", entry);
+                continue;
+            }
             if claim.desired == Desired::Absent {
                 prop_assert_eq!(entry.state, NodeState::Purged, "{:?}", entry);
                 continue;

@@ -11,8 +11,8 @@ use crate::support::{Env, eventually};
 
 const MIB: usize = 1 << 20;
 
-/// The kubelet's round comes five minutes after its start. One round shows all three: what is pinned, what never was, and
-/// what was until its cache went.
+/// The kubelet spares what it sees for the first time, and its next round comes five minutes after its start. So that one
+/// shows all three: what is pinned, what never was, and what was until its cache went.
 #[tokio::test]
 async fn the_kubelets_garbage_collector_spares_what_is_pinned() {
     let env = Env::shared().await;
@@ -76,6 +76,7 @@ async fn the_kubelets_garbage_collector_spares_what_is_pinned() {
         assert!(env.node_has("collector", image), "{image} is not there");
     }
 
+    node.restart("kubelet").unwrap();
     eventually("what is not pinned is collected", 400, || async {
         let left = [&loose, &released]
             .into_iter()
