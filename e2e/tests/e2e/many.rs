@@ -118,7 +118,7 @@ async fn fifty_caches_at_once_become_ready_and_go_without_a_trace() {
         assert!(status.failures.is_empty(), "{:?}", status.failures);
     }
     let jobs = namespace.api::<Job>();
-    eventually("no Job is left", 30, || async {
+    eventually("no Job is left", 240, || async {
         let left = jobs.list(&ListParams::default()).await.unwrap().items;
         left.is_empty()
             .then_some(())

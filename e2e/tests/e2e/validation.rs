@@ -260,7 +260,7 @@ async fn bounds_themselves_are_accepted_and_defaults_are_as_documented() {
 async fn fields_that_do_nothing_yet_are_named_as_unknown() {
     let env = Env::shared().await;
     let namespace = env.namespace("validation").await;
-    for field in ["sources", "exclude", "protect", "readiness", "privateImages"] {
+    for field in ["sources", "exclude", "readiness", "privateImages"] {
         let yaml = format!(
             "apiVersion: larder.dev/v1alpha1\nkind: ImageCache\nmetadata: {{name: x, namespace: {}}}\n\
              spec: {{images: [{{image: nginx}}], {field}: {{}}}}\n",
