@@ -74,7 +74,7 @@ impl Cluster {
             let (site, copy) = (self.site.clone(), node.clone());
             let booted = tokio::task::spawn_blocking(move || node::boot(&site, &copy)).await;
             booted.map_err(|e| Error::Worker(e.to_string()))??;
-            let since = node::join(&self.site, &state, &node)?;
+            let since = node::join(&self.site, &state, &node).await?;
             (node, since)
         };
         let client = self.client().await?;

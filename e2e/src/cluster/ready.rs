@@ -1,5 +1,6 @@
 //! Waits until the cluster is as it should be, and fails at once when a component dies instead.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -7,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use larder_runtime::{RuntimeClient, Timeouts};
 
 use crate::cluster::error::{Error, Result};
 use crate::cluster::layout::Layout;
@@ -42,6 +44,18 @@ pub async fn api_server(layout: &Layout, client: &Client) -> Result<()> {
             .await
             .map(|_| ())
             .map_err(|e| e.to_string())
+    })
+    .await
+}
+
+/// Waits until a node's containerd serves what its kubelet needs. It opens its socket before, and a kubelet that comes
+/// upon it then gives up.
+pub async fn runtime(layout: &Layout, node: &str, socket: &Path) -> Result<()> {
+    let components = Components::new(layout);
+    let what = format!("{node}: an answer of containerd's CRI");
+    until(&components, &[node], &what, async || {
+        let client = RuntimeClient::connect(socket, Timeouts::default()).await;
+        client.map(drop).map_err(|e| e.to_string())
     })
     .await
 }

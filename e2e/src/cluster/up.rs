@@ -102,7 +102,7 @@ impl Cluster {
         let mut joined = Vec::new();
         while let Some(booted) = boots.join_next().await {
             let node = booted.map_err(|e| Error::Worker(e.to_string()))??;
-            let since = node::join(site, state, &node)?;
+            let since = node::join(site, state, &node).await?;
             if since.is_some() {
                 clock.line(&format!("{}: containerd answers, kubelet started", node.name));
             }

@@ -23,6 +23,7 @@ use crate::cluster::machine::mounts::{NODE_FOLDER, NodeMounts};
 use crate::cluster::machine::netns;
 use crate::cluster::machine::process::{Components, kill_pid};
 use crate::cluster::name::ClusterName;
+use crate::cluster::ready;
 use crate::cluster::state::{ClusterState, NodeState, write_atomically};
 
 /// How long a step of a node's start may take on a machine that is busy with builds.
@@ -61,9 +62,10 @@ pub fn boot(site: &Site, node: &NodeState) -> Result<()> {
     import_pause(site, node)
 }
 
-/// Starts a node's kubelet and kube-proxy, once the API server answers, and says when the kubelet was started. What
-/// runs already is left alone.
-pub fn join(site: &Site, state: &ClusterState, node: &NodeState) -> Result<Option<Timestamp>> {
+/// Starts a node's kubelet and kube-proxy, once the API server and containerd answer, and says when the kubelet was
+/// started. What runs already is left alone.
+pub async fn join(site: &Site, state: &ClusterState, node: &NodeState) -> Result<Option<Timestamp>> {
+    ready::runtime(&site.layout, &node.name, &socket(&site.layout, &node.name)?).await?;
     let components = Components::new(&site.layout);
     let now = Timestamp::now();
     let kubelet = components.ensure(&format!("{}/kubelet", node.name), || {
