@@ -56,6 +56,13 @@ impl Issued {
         token
     }
 
+    /// All that were given are worth nothing any more, sooner than was said.
+    pub(super) fn revoke(&mut self) {
+        for (_, until) in self.tokens.values_mut() {
+            *until = Instant::now();
+        }
+    }
+
     pub(super) fn allows(&self, authorization: Option<&str>, repository: &str) -> bool {
         let token = authorization.and_then(|a| a.strip_prefix("Bearer "));
         let found = token.and_then(|t| self.tokens.get(t));

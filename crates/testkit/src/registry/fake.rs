@@ -50,6 +50,11 @@ pub(super) struct State {
     pub(super) issued: Issued,
     pub(super) log: Vec<LogEntry>,
     pub(super) faults: BTreeMap<String, Fault>,
+    /// URL of a token service elsewhere.
+    pub(super) realm: Option<String>,
+    /// Requests that are being answered, and the most that ever were.
+    pub(super) at_a_time: usize,
+    pub(super) most_at_a_time: usize,
 }
 
 impl Shared {
@@ -100,6 +105,21 @@ impl FakeRegistry {
     /// Nothing goes wrong any more.
     pub fn clear_faults(&self) {
         self.shared.state().faults.clear();
+    }
+
+    /// From now on challenges name this URL as token service.
+    pub fn set_realm(&self, url: impl Into<String>) {
+        self.shared.state().realm = Some(url.into());
+    }
+
+    /// From now on the tokens given so far are refused.
+    pub fn revoke_tokens(&self) {
+        self.shared.state().issued.revoke();
+    }
+
+    /// The most requests that were answered at the same time, slow ones included.
+    pub fn most_at_a_time(&self) -> usize {
+        self.shared.state().most_at_a_time
     }
 
     /// All requests since the start or the last call of this.

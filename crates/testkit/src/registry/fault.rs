@@ -28,4 +28,13 @@ pub enum Fault {
     OtherBytes(Vec<u8>),
     /// 307 to this URL or path.
     Redirect(String),
+    /// Answers as usual, with these headers beside.
+    Headers(Vec<(&'static str, &'static str)>),
+    /// Sends this piece again and again, with this time between, and never ends.
+    Endless {
+        /// What is sent each time.
+        piece: Vec<u8>,
+        /// Before each time.
+        pause: Duration,
+    },
 }

@@ -3,8 +3,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::stream;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use futures::{StreamExt, stream, stream::BoxStream};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -24,7 +24,7 @@ use super::{
 
 const DIGEST: &str = "docker-content-digest";
 
-type Frames = stream::Iter<std::vec::IntoIter<io::Result<Frame<Bytes>>>>;
+type Frames = BoxStream<'static, io::Result<Frame<Bytes>>>;
 type Body = Either<Full<Bytes>, StreamBody<Frames>>;
 
 /// Serves until it is dropped, connections included.
@@ -61,16 +61,19 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
             .get(header::CONTENT_TYPE)
             .and_then(|h| h.to_str().ok())
             .unwrap_or_default(),
+        known: parts.headers.get(header::IF_NONE_MATCH),
         method: &parts.method,
         path: &path,
         query: parts.uri.query().unwrap_or_default(),
         authorization,
         body,
     };
-    let fault = {
+    let (fault, _counted) = {
         let mut state = shared.state();
         state.log.push(asked.log_entry());
-        state.fault(&path)
+        state.at_a_time += 1;
+        state.most_at_a_time = state.most_at_a_time.max(state.at_a_time);
+        (state.fault(&path), Counted(&shared))
     };
     let mut slow = Duration::ZERO;
     match &fault {
@@ -119,16 +122,37 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
             headers.remove(header::CONTENT_LENGTH);
             response = response.map(|_| Full::new(bytes.into()));
         }
+        Some(Fault::Headers(more)) => {
+            headers.extend(
+                more.into_iter()
+                    .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
+            );
+        }
         Some(Fault::Truncated) if parts.method == Method::GET => return truncated(response).await,
+        Some(Fault::Endless { piece, pause }) if parts.method == Method::GET => {
+            headers.remove(header::CONTENT_LENGTH);
+            return Ok(response.map(|_| endless(piece.into(), pause)));
+        }
         _ => {}
     }
     Ok(without_body_for_head(&parts.method, response))
+}
+
+/// A request that is being answered.
+struct Counted<'a>(&'a Shared);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.state().at_a_time -= 1;
+    }
 }
 
 /// What was asked.
 struct Asked<'a> {
     host: &'a str,
     media_type: &'a str,
+    /// If-None-Match.
+    known: Option<&'a HeaderValue>,
     method: &'a Method,
     path: &'a str,
     query: &'a str,
@@ -168,7 +192,9 @@ impl Asked<'_> {
         let mut state = shared.state();
         match (self.method.as_str(), kind) {
             ("GET", "") => Ok(Response::new(Full::from("{}"))),
-            ("GET" | "HEAD", "manifests") => state.manifest(repository, reference),
+            ("GET" | "HEAD", "manifests") => state
+                .manifest(repository, reference)
+                .map(|response| self.unless_known(response)),
             ("PUT", "manifests") => {
                 let digest =
                     state
@@ -204,6 +230,18 @@ impl Asked<'_> {
         }
     }
 
+    /// 304 where the version is known that the answer holds.
+    fn unless_known(&self, response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+        let etag = response.headers().get(header::ETAG);
+        if etag.is_none() || etag != self.known {
+            return response;
+        }
+        let (mut parts, _) = response.into_parts();
+        parts.status = StatusCode::NOT_MODIFIED;
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Response::from_parts(parts, Full::default())
+    }
+
     /// The 401 for those who may not.
     fn refusal(&self, shared: &Shared, repository: &str) -> io::Result<Option<Response<Full<Bytes>>>> {
         let challenge = match &shared.auth {
@@ -219,7 +257,9 @@ impl Asked<'_> {
                     return Ok(None);
                 }
                 let (host, scope) = (self.host, format!("repository:{repository}:pull"));
-                format!("Bearer realm=\"http://{host}/token\",service=\"fake\",scope=\"{scope}\"")
+                let elsewhere = shared.state().realm.clone();
+                let realm = elsewhere.unwrap_or_else(|| format!("http://{host}/token"));
+                format!("Bearer realm=\"{realm}\",service=\"fake\",scope=\"{scope}\"")
             }
         };
         let mut response = error(
@@ -318,6 +358,7 @@ fn found(media_type: &str, digest: &str, bytes: Bytes) -> io::Result<Response<Fu
         .header(header::CONTENT_TYPE, media_type)
         .header(header::CONTENT_LENGTH, bytes.len())
         .header(DIGEST, digest)
+        .header(header::ETAG, format!("\"{digest}\""))
         .body(Full::new(bytes))
         .map_err(io::Error::other)
 }
@@ -352,6 +393,15 @@ async fn truncated(response: Response<Full<Bytes>>) -> io::Result<Response<Body>
     ];
     Ok(Response::from_parts(
         parts,
-        Either::Right(StreamBody::new(stream::iter(frames))),
+        Either::Right(StreamBody::new(stream::iter(frames).boxed())),
     ))
+}
+
+/// A body without an end.
+fn endless(piece: Bytes, pause: Duration) -> Body {
+    let pieces = stream::repeat(piece).then(move |piece| async move {
+        tokio::time::sleep(pause).await;
+        Ok(Frame::data(piece))
+    });
+    Either::Right(StreamBody::new(pieces.boxed()))
 }
