@@ -2,16 +2,17 @@
 
 mod access;
 mod answer;
+mod budget;
 mod challenge;
+mod courtesy;
 mod endpoint;
 mod fault;
-mod send;
+mod listed;
 mod token;
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,53 +20,68 @@ use larder_api::revision::PlatformManifest;
 use larder_core::image_ref::ImageRef;
 
 use crate::{
-    ConfigError, Credential, Credentials, Head, Platform, RegistriesConfig, Registry, RegistryError,
+    ConfigError, Credential, Credentials, Head, HttpOptions, Limits, Platform, RegistriesConfig, Registry,
+    RegistryError,
 };
 use access::Access;
 use challenge::Challenge;
+use courtesy::Courtesy;
 use endpoint::{Endpoint, Endpoints};
 use token::Tokens;
+
+pub use budget::Budget;
 
 /// Hosts whose way of authentication is remembered.
 const MAX_CHALLENGES: usize = 256;
 
-/// How long the client waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How registries are asked.
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// For a connection, TLS included. 5 s by default.
-    pub connect_timeout: Duration,
-    /// For a whole request and its answer, connection included. 10 s by default.
-    pub request_timeout: Duration,
+    /// How connections are made.
+    pub http: HttpOptions,
+    /// What one answer may cost.
+    pub limits: Limits,
+    /// Requests to one registry at a time: 8 by default, at least 1.
+    pub per_registry: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(10),
+            http: HttpOptions::default(),
+            limits: Limits::default(),
+            per_registry: 8,
         }
     }
 }
 
-/// Asks registries over HTTP. Keeps connections, tokens until they expire, and how each host wants to be asked; holds
-/// nothing else between two questions.
+/// Asks registries over HTTP. Keeps connections, tokens until they expire, how each host wants to be asked, and when it
+/// wants to be left alone; holds nothing else between two questions.
 pub struct HttpRegistry {
     endpoints: Endpoints,
+    limits: Limits,
     /// By host: the challenge that it made last, so that the next question is answered at once.
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Tokens,
+    courtesy: Courtesy,
 }
 
 impl HttpRegistry {
     /// Sets up clients and reads the configuration's `caFile`s. Uses ring for TLS where the process has chosen nothing.
     pub fn new(config: RegistriesConfig, options: &Options) -> Result<Self, ConfigError> {
-        // An error says that a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
-            endpoints: Endpoints::new(config, options)?,
+            endpoints: Endpoints::new(config, &options.http)?,
+            limits: options.limits.clone(),
             challenges: Mutex::default(),
             tokens: Tokens::default(),
+            courtesy: Courtesy::new(options.per_registry),
         })
+    }
+
+    /// What registries said last of how many requests they still allow, by the names that images have for them. Few
+    /// registries say it.
+    pub fn budgets(&self) -> Vec<(String, Budget)> {
+        self.courtesy.budgets()
     }
 
     fn known_challenge(&self, host: &str) -> Option<Challenge> {

@@ -7,6 +7,8 @@
 //!   plainHTTP: true
 //! registry.example.com:
 //!   caFile: /etc/larder/registry-ca.pem
+//! 127.0.0.1:5000:
+//!   allowPrivate: true
 //! "*":                      # every host without an entry of its own
 //!   mirror: https://mirror.example.com/images
 //! ```
@@ -29,6 +31,8 @@ pub struct RegistryHost {
     pub plain_http: bool,
     /// PEM file with certificates of authorities to trust beside the public ones.
     pub ca_file: Option<PathBuf>,
+    /// It, or its mirror, may be at an address that is otherwise not contacted: loopback, link-local, the API server's.
+    pub allow_private: bool,
 }
 
 /// Registry hosts, as references name them, with how each is reached.
@@ -119,6 +123,13 @@ impl RegistriesConfig {
         self.hosts.get(host).or_else(|| self.hosts.get(ANY_HOST))
     }
 
+    /// Every entry, that of `*` with None.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Option<&str>, &RegistryHost)> {
+        self.hosts
+            .iter()
+            .map(|(host, how)| (Some(host.as_str()).filter(|h| *h != ANY_HOST), how))
+    }
+
     /// Every `caFile` once.
     pub(crate) fn ca_files(&self) -> impl Iterator<Item = &PathBuf> {
         self.hosts.values().filter_map(|h| h.ca_file.as_ref())
@@ -144,10 +155,15 @@ fn parse_host(host: &str, fields: BTreeMap<String, Value>) -> Result<RegistryHos
             }
             ("mirror", _) => return Err(wrong("a URL is expected")),
             ("plainHTTP", Value::Bool(plain)) => entry.plain_http = plain,
-            ("plainHTTP", _) => return Err(wrong("true or false is expected")),
             ("caFile", Value::String(path)) if !path.is_empty() => entry.ca_file = Some(path.into()),
             ("caFile", _) => return Err(wrong("a path is expected")),
-            _ => return Err(wrong("unknown; known are mirror, plainHTTP and caFile")),
+            ("allowPrivate", Value::Bool(allow)) => entry.allow_private = allow,
+            ("plainHTTP" | "allowPrivate", _) => return Err(wrong("true or false is expected")),
+            _ => {
+                return Err(wrong(
+                    "unknown; known are mirror, plainHTTP, caFile and allowPrivate",
+                ));
+            }
         }
     }
     if entry.plain_http && entry.mirror.is_some() {
@@ -224,11 +240,15 @@ mod tests {
         let table = [
             (
                 "a.io: {plainHttp: true}",
-                "\"a.io\": plainHttp: unknown; known are mirror, plainHTTP and caFile",
+                "\"a.io\": plainHttp: unknown; known are mirror, plainHTTP, caFile and allowPrivate",
             ),
             (
                 "a.io: {plainHTTP: 1}",
                 "\"a.io\": plainHTTP: true or false is expected",
+            ),
+            (
+                "a.io: {allowPrivate: 'yes'}",
+                "\"a.io\": allowPrivate: true or false is expected",
             ),
             ("a.io: {mirror: 1}", "\"a.io\": mirror: a URL is expected"),
             (

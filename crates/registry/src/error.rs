@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use larder_api::names::Reason;
 
 /// A failed question to a registry. The texts hold the registry's own words, without credentials.
@@ -97,5 +98,26 @@ impl RegistryError {
             Self::RateLimited { retry_after, .. } | Self::Unreachable { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// The same, with this wait.
+    #[must_use]
+    pub(crate) fn waiting(mut self, left: Duration) -> Self {
+        if let Self::RateLimited { retry_after, .. } | Self::Unreachable { retry_after, .. } = &mut self {
+            *retry_after = Some(left);
+        }
+        self
+    }
+
+    /// The same, saying when the registry is asked again: a moment, and in all that ask meanwhile the same.
+    #[must_use]
+    pub(crate) fn not_before(mut self, now: Timestamp, wait: Duration) -> Self {
+        let until = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+        // Whole seconds, and not too early.
+        let until = Timestamp::from_second(until.as_second().saturating_add(1)).unwrap_or(Timestamp::MAX);
+        if let Self::RateLimited { message, .. } | Self::Unreachable { message, .. } = &mut self {
+            *message = format!("{message}; not asked again before {until}");
+        }
+        self.waiting(wait)
     }
 }

@@ -1,19 +1,22 @@
 //! One image's registry asked with one credential, or without: challenges are answered here.
 
+use jiff::Timestamp;
 use reqwest::{Method, StatusCode, header::HeaderValue};
 use tokio::time::Instant;
 
 use larder_core::image_ref::ImageRef;
 
 use super::{
-    HttpRegistry,
+    Budget, HttpRegistry,
     challenge::Challenge,
     endpoint::Endpoint,
     fault,
-    send::{Reply, Request, send},
-    token::{self, TokenKey},
+    token::{self, Service, TokenKey},
 };
-use crate::{Credential, RegistryError};
+use crate::{
+    Credential, RegistryError,
+    http::{Reply, Request},
+};
 
 pub(super) struct Access<'a> {
     pub(super) registry: &'a HttpRegistry,
@@ -35,37 +38,62 @@ impl Access<'_> {
         let url = self.endpoint.url(self.image, kind, reference)?;
         let host = self.endpoint.key();
         let authorization = match self.registry.known_challenge(&host) {
-            Some(challenge) => self.answer(&challenge, true).await?,
+            Some(challenge) => self.answer(&challenge, true, None).await?,
             None => None,
         };
         let mut request = Request {
-            method: method.clone(),
-            url,
-            accept,
+            accept: accept.map(HeaderValue::from_static),
             authorization,
-            form: None,
+            ..Request::new(method.clone(), url)
         };
-        let reply = send(self.endpoint.client, &request).await?;
-        if reply.status != StatusCode::UNAUTHORIZED {
+        let reply = self.send(&request).await?;
+        // A host to which the registry redirects has no claim to its credentials.
+        if reply.status != StatusCode::UNAUTHORIZED || !reply.at_home {
             return Ok(reply);
         }
         let Some(challenge) = Challenge::from_headers(&reply.headers) else {
             return Ok(reply);
         };
         self.registry.remember_challenge(&host, &challenge);
-        let authorization = self.answer(&challenge, false).await?;
-        if authorization.is_none() || authorization == request.authorization {
+        let refused = request.authorization.take();
+        let authorization = self.answer(&challenge, false, refused.as_ref()).await?;
+        if authorization.is_none() || authorization == refused {
             return Ok(reply);
         }
         request.authorization = authorization;
-        send(self.endpoint.client, &request).await
+        self.send(&request).await
     }
 
-    /// The Authorization header that a challenge asks for; none where this credential has no answer to it.
+    /// When it is the registry's turn, and not while it wants to be left alone.
+    async fn send(&self, request: &Request) -> Result<Reply, RegistryError> {
+        let (key, fingerprint) = (self.endpoint.key(), self.fingerprint());
+        let courtesy = &self.registry.courtesy;
+        // Held until its "later" is noted: the next in turn has to know it.
+        let _turn = courtesy.turn(&key, &fingerprint).await?;
+        let reply = self.endpoint.send(request, &self.registry.limits).await?;
+        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+        if reply.at_home
+            && let Some(budget) = Budget::from_headers(&reply.headers, now)
+        {
+            courtesy.told(&key, &fingerprint, self.endpoint.host, budget);
+        }
+        if reply.status.is_success() {
+            return Ok(reply);
+        }
+        match self.fault(&reply) {
+            error @ RegistryError::RateLimited { .. } => Err(courtesy.refused(&key, &fingerprint, error)),
+            error if error.retry_after().is_some() => Err(courtesy.refused(&key, &fingerprint, error)),
+            _ => Ok(reply),
+        }
+    }
+
+    /// The Authorization header that a challenge asks for; none where this credential has no answer to it. `refused` is
+    /// what the registry did not take; without it a token that is kept will do.
     async fn answer(
         &self,
         challenge: &Challenge,
-        use_kept: bool,
+        remembered: bool,
+        refused: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, RegistryError> {
         let Challenge::Bearer {
             realm,
@@ -76,19 +104,33 @@ impl Access<'_> {
             return Ok(self.credential.and_then(token::basic));
         };
         let usual = format!("repository:{}:pull", self.image.repository());
+        let (endpoint, credential) = (self.endpoint.key(), self.fingerprint());
         let key = TokenKey {
-            endpoint: self.endpoint.key(),
+            endpoint: endpoint.clone(),
             scope: usual.clone(),
-            credential: self.credential.map(Credential::fingerprint).unwrap_or_default(),
+            credential: credential.clone(),
         };
-        let now = Instant::now();
-        if use_kept && let Some(token) = self.registry.tokens.get(&key, now) {
+        // Whoever comes while a token is fetched waits for it: one 401 to many requests costs one token.
+        let turn = self.registry.tokens.turn(&key);
+        let _turn = turn.lock().await;
+        let kept = self.registry.tokens.get(&key, Instant::now());
+        if let Some(token) = kept
+            && Some(&token) != refused
+        {
             return Ok(Some(token));
         }
-        // A remembered challenge was made for some other repository.
-        let scope = scope.as_deref().filter(|_| !use_kept).unwrap_or(&usual);
-        let (header, lifetime) =
-            token::fetch(self.endpoint, realm, service.as_deref(), scope, self.credential).await?;
+        let courtesy = &self.registry.courtesy;
+        courtesy.may_ask(&endpoint, &credential)?;
+        let service = Service {
+            realm,
+            name: service.as_deref(),
+            // A remembered challenge was made for some other repository.
+            scope: scope.as_deref().filter(|_| !remembered).unwrap_or(&usual),
+        };
+        let now = Instant::now();
+        let fetched = token::fetch(self.endpoint, &service, self.credential, &self.registry.limits).await;
+        // Its "later" is the registry's, which gives nothing without a token.
+        let (header, lifetime) = fetched.map_err(|e| courtesy.refused(&endpoint, &credential, e))?;
         self.registry.tokens.put(key, header.clone(), now + lifetime, now);
         Ok(Some(header))
     }
@@ -97,5 +139,9 @@ impl Access<'_> {
     pub(super) fn fault(&self, reply: &Reply) -> RegistryError {
         let secrets = self.credential.map(Credential::secrets).unwrap_or_default();
         fault::of_registry(self.endpoint, reply, &secrets)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.credential.map(Credential::fingerprint).unwrap_or_default()
     }
 }

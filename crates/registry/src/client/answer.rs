@@ -8,9 +8,10 @@ use larder_core::image_ref::is_digest;
 use reqwest::Method;
 use sha2::{Digest, Sha256};
 
-use super::{access::Access, send::Reply};
+use super::access::Access;
 use crate::{
     IndexEntry, Manifest, Platform, RegistryError,
+    http::Reply,
     manifest::{ACCEPT, parse_config},
 };
 

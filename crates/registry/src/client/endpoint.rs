@@ -3,22 +3,26 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use larder_core::image_ref::ImageRef;
-use reqwest::{Certificate, Client, redirect};
 use url::Url;
 
-use super::Options;
-use crate::{ConfigError, RegistriesConfig, RegistryError};
+use super::{fault, listed::Listed};
+use crate::{
+    ConfigError, HttpOptions, Limits, RegistriesConfig, RegistryError,
+    http::{Clients, Reply, Request, certificates, exchange},
+};
 
-/// Every client that the configuration needs.
+/// All clients that the configuration needs.
 pub(super) struct Endpoints {
     config: RegistriesConfig,
-    client: Client,
-    by_ca_file: BTreeMap<PathBuf, Client>,
+    listed: Listed,
+    clients: Clients,
+    by_ca_file: BTreeMap<PathBuf, Clients>,
 }
 
 /// Where one image is asked for.
 pub(super) struct Endpoint<'a> {
-    pub(super) client: &'a Client,
+    clients: &'a Clients,
+    listed: &'a Listed,
     /// The registry, as the image names it.
     pub(super) host: &'a str,
     /// What stands before `/v2/`, without a slash at its end.
@@ -27,15 +31,15 @@ pub(super) struct Endpoint<'a> {
 }
 
 impl Endpoints {
-    pub(super) fn new(config: RegistriesConfig, options: &Options) -> Result<Self, ConfigError> {
-        let client = client(options, Vec::new())?;
+    pub(super) fn new(config: RegistriesConfig, options: &HttpOptions) -> Result<Self, ConfigError> {
         let mut by_ca_file = BTreeMap::new();
         for path in config.ca_files() {
-            by_ca_file.insert(path.clone(), self::client(options, certificates(path)?)?);
+            by_ca_file.insert(path.clone(), Clients::new(options, certificates(path)?)?);
         }
         Ok(Self {
+            listed: Listed::new(&config),
+            clients: Clients::new(options, Vec::new())?,
             config,
-            client,
             by_ca_file,
         })
     }
@@ -52,7 +56,8 @@ impl Endpoints {
             .and_then(|e| e.ca_file.as_ref())
             .and_then(|path| self.by_ca_file.get(path));
         Endpoint {
-            client: own.unwrap_or(&self.client),
+            clients: own.unwrap_or(&self.clients),
+            listed: &self.listed,
             host: image.registry_host(),
             base,
             mirrored: mirror.is_some(),
@@ -71,6 +76,13 @@ impl Endpoint<'_> {
         Ok(url)
     }
 
+    /// Asks the registry, or its token service.
+    pub(super) async fn send(&self, request: &Request, limits: &Limits) -> Result<Reply, RegistryError> {
+        exchange(self.clients, &|url| self.listed.contains(url), request, limits)
+            .await
+            .map_err(|failed| fault::of_silence(&failed))
+    }
+
     /// Tells registries apart, and what is behind a mirror from the mirror itself.
     pub(super) fn key(&self) -> String {
         format!("{} {}", self.base, self.host)
@@ -80,43 +92,15 @@ impl Endpoint<'_> {
         self.base.starts_with("http://")
     }
 
+    /// Whether the URL's host is the registry's own, at whichever port.
+    pub(super) fn is_at_home(&self, url: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| base.host() == url.host())
+    }
+
     pub(super) fn malformed(&self, message: &str) -> RegistryError {
         RegistryError::Malformed {
             host: self.host.to_owned(),
             message: message.to_owned(),
         }
-    }
-}
-
-fn client(options: &Options, authorities: Vec<Certificate>) -> Result<Client, ConfigError> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
-        // Followed by hand: the rules for credentials are our own.
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(options.connect_timeout)
-        .timeout(options.request_timeout);
-    for authority in authorities {
-        builder = builder.add_root_certificate(authority);
-    }
-    builder
-        .build()
-        .map_err(|e| ConfigError::Client(super::send::root_cause(&e)))
-}
-
-fn certificates(path: &PathBuf) -> Result<Vec<Certificate>, ConfigError> {
-    let pem = std::fs::read(path).map_err(|source| ConfigError::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let wrong = |problem: String| ConfigError::Certificates {
-        path: path.clone(),
-        problem,
-    };
-    let found = Certificate::from_pem_bundle(&pem).map_err(|e| wrong(super::send::root_cause(&e)))?;
-    if found.is_empty() {
-        Err(wrong("there are none".to_owned()))
-    } else {
-        Ok(found)
     }
 }

@@ -10,8 +10,11 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use super::{challenge::Challenge, endpoint::Endpoint, send::Reply};
-use crate::RegistryError;
+use super::{challenge::Challenge, endpoint::Endpoint};
+use crate::{
+    RegistryError,
+    http::{Failed, Reply},
+};
 
 /// Characters of a registry's words that are kept.
 const MAX_WORDS: usize = 256;
@@ -55,6 +58,19 @@ pub(super) fn of_token_service(endpoint: &Endpoint<'_>, reply: &Reply, secrets: 
         _ => RegistryError::Unauthorized {
             message: said(Words::of(&reply.body, secrets).after(reply.status)),
         },
+    }
+}
+
+/// No answer. Names the host alone: a URL may carry a signature.
+pub(super) fn of_silence(failed: &Failed) -> RegistryError {
+    let host = &failed.url[url::Position::BeforeHost..url::Position::AfterPort];
+    let words = failed
+        .error
+        .cause()
+        .map_or_else(|| failed.error.to_string(), str::to_owned);
+    RegistryError::Unreachable {
+        message: format!("{host}: {words}"),
+        retry_after: None,
     }
 }
 

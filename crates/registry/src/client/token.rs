@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,12 +12,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{
-    endpoint::Endpoint,
-    fault,
-    send::{Request, send},
-};
-use crate::{Credential, RegistryError};
+use super::{endpoint::Endpoint, fault};
+use crate::{Credential, Limits, RegistryError, http::Request};
 
 const MAX_TOKENS: usize = 1024;
 /// The token specification's default for `expires_in`.
@@ -40,9 +36,19 @@ pub(super) struct TokenKey {
 #[derive(Default)]
 pub(super) struct Tokens {
     kept: Mutex<HashMap<TokenKey, (HeaderValue, Instant)>>,
+    /// Held while a token is fetched.
+    turns: Mutex<HashMap<TokenKey, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Tokens {
+    /// For whoever looks for this token and may have to fetch it: one at a time.
+    pub(super) fn turn(&self, key: &TokenKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many remain as are fetched now.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(key.clone()).or_default())
+    }
+
     pub(super) fn get(&self, key: &TokenKey, now: Instant) -> Option<HeaderValue> {
         let kept = self.lock();
         kept.get(key)
@@ -78,46 +84,43 @@ struct TokenReply {
     expires_in: Option<u64>,
 }
 
+/// Where a registry has tokens fetched, and for what.
+pub(super) struct Service<'a> {
+    /// The URL.
+    pub(super) realm: &'a str,
+    /// What it calls the registry.
+    pub(super) name: Option<&'a str>,
+    /// What the token is to allow.
+    pub(super) scope: &'a str,
+}
+
 /// Fetches a token: with GET and perhaps a password, or with POST for an identity token (OAuth 2.0).
 ///
 /// Gives the Authorization header and how long it may be used.
 pub(super) async fn fetch(
     endpoint: &Endpoint<'_>,
-    realm: &str,
-    service: Option<&str>,
-    scope: &str,
+    service: &Service<'_>,
     credential: Option<&Credential>,
+    limits: &Limits,
 ) -> Result<(HeaderValue, Duration), RegistryError> {
-    let mut url = Url::parse(realm)
-        .map_err(|e| endpoint.malformed(&format!("its token service {realm:?} is no URL: {e}")))?;
-    if url.scheme() != "https" && !(endpoint.is_plain_http() && url.scheme() == "http") {
-        return Err(endpoint.malformed(&format!("its token service {realm:?} is not asked over HTTPS")));
-    }
-    let mut fields = vec![("scope", scope.to_owned())];
-    fields.extend(service.map(|s| ("service", s.to_owned())));
+    let url = service_url(endpoint, service.realm, credential.is_some())?;
+    let mut fields = vec![("scope", service.scope.to_owned())];
+    fields.extend(service.name.map(|s| ("service", s.to_owned())));
     let request = if let Some(Credential::IdentityToken { token }) = credential {
         fields.push(("grant_type", "refresh_token".to_owned()));
         fields.push(("client_id", "larder".to_owned()));
         fields.push(("refresh_token", token.clone()));
         Request {
-            method: Method::POST,
-            url,
-            accept: None,
-            authorization: None,
             form: Some(fields),
+            ..Request::new(Method::POST, url)
         }
     } else {
-        url.query_pairs_mut().extend_pairs(&fields);
-        let authorization = credential.and_then(basic);
-        Request {
-            method: Method::GET,
-            url,
-            accept: None,
-            authorization,
-            form: None,
-        }
+        let mut request = Request::new(Method::GET, url);
+        request.url.query_pairs_mut().extend_pairs(&fields);
+        request.authorization = credential.and_then(basic);
+        request
     };
-    let reply = send(endpoint.client, &request).await?;
+    let reply = endpoint.send(&request, limits).await?;
     let secrets = credential.map(Credential::secrets).unwrap_or_default();
     if !reply.status.is_success() {
         return Err(fault::of_token_service(endpoint, &reply, &secrets));
@@ -131,6 +134,34 @@ pub(super) async fn fetch(
     header.set_sensitive(true);
     let lifetime = parsed.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
     Ok((header, lifetime.min(MAX_LIFETIME).saturating_sub(MARGIN)))
+}
+
+/// The token service's URL, if it may be asked so.
+///
+/// Registries have their token services elsewhere (Docker Hub at `auth.docker.io`), and containerd and docker give their
+/// credentials to whatever host a challenge names. So does this, where the challenge came from the registry itself over
+/// HTTPS and the service is asked over HTTPS too. A challenge that came over plain HTTP may be anybody's: what it names
+/// gets credentials only at the registry's own host.
+fn service_url(endpoint: &Endpoint<'_>, realm: &str, with_credential: bool) -> Result<Url, RegistryError> {
+    let url = Url::parse(realm)
+        .map_err(|e| endpoint.malformed(&format!("its token service {realm:?} is no URL: {e}")))?;
+    match url.scheme() {
+        "https" => {}
+        "http" if endpoint.is_plain_http() => {}
+        _ => {
+            return Err(endpoint.malformed(&format!("its token service {realm:?} is not asked over HTTPS")));
+        }
+    }
+    if with_credential && endpoint.is_plain_http() && !endpoint.is_at_home(&url) {
+        let service = url.host_str().unwrap_or_default();
+        return Err(RegistryError::Unauthorized {
+            message: format!(
+                "{service}, the token service, gets no credentials: {} is asked over plain HTTP",
+                endpoint.host
+            ),
+        });
+    }
+    Ok(url)
 }
 
 /// The Authorization header for user and password.

@@ -198,7 +198,7 @@ async fn an_identity_token_is_exchanged() -> Result<()> {
 #[tokio::test]
 async fn a_token_service_out_of_order_is_not_a_refusal() -> Result<()> {
     let registry = token_registry(Duration::from_mins(5)).await?;
-    let (client, image) = (client()?, image(&registry, "private:1")?);
+    let image = image(&registry, "private:1")?;
     let table = [
         (
             Fault::Status {
@@ -217,12 +217,16 @@ async fn a_token_service_out_of_order_is_not_a_refusal() -> Result<()> {
     ];
     for (fault, reason) in table {
         registry.fault("/token", fault);
-        let error = client.digest(&image, &right()).await.err();
+        let error = client()?.digest(&image, &right()).await.err();
         let told = error.map(|e| (e.reason(), e.retryable(), e.retry_after()));
         assert_eq!(told, Some((reason, true, Some(Duration::from_secs(7)))));
     }
     registry.fault("/token", Fault::OtherBytes(br#"{"token": 5}"#.to_vec()));
-    let error = client.digest(&image, &right()).await.err().map(|e| e.to_string());
+    let error = client()?
+        .digest(&image, &right())
+        .await
+        .err()
+        .map(|e| e.to_string());
     let words = format!(
         "{} does not answer as a registry: its token service does not answer with a token",
         registry.host()
@@ -246,5 +250,46 @@ async fn platforms_of_private_images_are_fetched_with_their_credentials() -> Res
             Some(Reason::CredentialsMissing | Reason::Unauthorized)
         ));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_service_on_another_host_gets_no_credentials_over_plain_http() -> Result<()> {
+    let registry = token_registry(Duration::from_mins(5)).await?;
+    let elsewhere = token_registry(Duration::from_mins(5)).await?;
+    let port = elsewhere.host().rsplit(':').next().unwrap_or_default().to_owned();
+    registry.set_realm(format!("http://localhost:{port}/token"));
+    let error = client()?
+        .digest(&image(&registry, "private:1")?, &right())
+        .await
+        .err();
+    let words = format!(
+        "localhost, the token service, gets no credentials: {} is asked over plain HTTP",
+        registry.host()
+    );
+    assert_eq!(error.as_ref().map(ToString::to_string), Some(words));
+    assert_eq!(error.map(|e| e.reason()), Some(Reason::Unauthorized));
+    // It was asked for nobody's token alone.
+    let log = asked(&elsewhere);
+    assert!(
+        !log.is_empty() && log.iter().all(|line| line == "GET /token"),
+        "{log:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_service_on_another_port_of_the_host_is_the_registrys() -> Result<()> {
+    let registry = token_registry(Duration::from_mins(5)).await?;
+    let elsewhere = token_registry(Duration::from_mins(5)).await?;
+    registry.set_realm(format!("http://{}/token", elsewhere.host()));
+    // Its tokens are worth nothing to this registry.
+    let error = client()?
+        .digest(&image(&registry, "private:1")?, &right())
+        .await
+        .err();
+    assert_eq!(error.map(|e| e.reason()), Some(Reason::Unauthorized));
+    let log = asked(&elsewhere);
+    assert!(log.contains(&"GET /token Basic".to_owned()), "{log:?}");
     Ok(())
 }

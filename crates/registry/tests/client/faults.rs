@@ -47,13 +47,6 @@ async fn every_fault_has_its_reason() -> Result<()> {
             false,
             format!("403 Forbidden: {asked_for}"),
         ),
-        // HEAD has no body, and is not repeated.
-        (
-            status(429),
-            Reason::RateLimited,
-            true,
-            "429 Too Many Requests".to_owned(),
-        ),
         (
             status(500),
             Reason::RegistryUnreachable,
@@ -200,15 +193,57 @@ async fn answers_that_are_no_manifests_are_refused() -> Result<()> {
         .await;
     assert_eq!(answer.err().map(|e| e.reason()), Some(Reason::DigestMismatch));
 
-    let huge = vec![b' '; 5 * 1024 * 1024];
-    registry.fault("/v2/a/manifests/*", Fault::OtherBytes(huge));
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_in_size_and_time() -> Result<()> {
+    let registry = FakeRegistry::start(Auth::Open).await?;
+    let digest = registry.put("a", "1", &amd64("x"));
+    let endless = |piece, pause| Fault::Endless { piece, pause };
+    let table = [
+        (
+            Fault::OtherBytes(vec![b' '; 5 * 1024 * 1024]),
+            "answers with more than 4 MiB",
+        ),
+        (
+            endless(vec![b' '; 100_000], Duration::ZERO),
+            "answers with more than 4 MiB",
+        ),
+        (
+            endless(vec![b' '], Duration::from_millis(20)),
+            "no answer in time",
+        ),
+    ];
+    for (fault, words) in table {
+        registry.fault("/v2/a/manifests/*", fault);
+        let begin = Instant::now();
+        let error = client()?
+            .platforms(&image(&registry, "a:1")?, &digest, &Credentials::anonymous(), &[])
+            .await
+            .err();
+        assert_eq!(
+            error.map(|e| (e.reason(), e.to_string())),
+            Some((
+                Reason::RegistryUnreachable,
+                format!("{}: {words}", registry.host())
+            ))
+        );
+        assert!(begin.elapsed() < Duration::from_secs(8));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tag_whose_header_names_what_is_not_there_is_not_resolved() -> Result<()> {
+    let registry = FakeRegistry::start(Auth::Open).await?;
+    registry.put("a", "1", &amd64("x"));
+    registry.fault("/v2/a/manifests/1", Fault::WrongDigest);
+    let image = image(&registry, "a:1")?;
+    let head = client()?.digest(&image, &Credentials::anonymous()).await?;
     let answer = client()?
-        .platforms(&image(&registry, "a:1")?, &digest, &Credentials::anonymous(), &[])
+        .platforms(&image, &head.digest, &Credentials::anonymous(), &[])
         .await;
-    let words = answer.err().map(|e| e.to_string());
-    assert_eq!(
-        words,
-        Some(format!("{}: answers with more than 4 MiB", registry.host()))
-    );
+    assert_eq!(answer.err().map(|e| e.reason()), Some(Reason::NotFound));
     Ok(())
 }

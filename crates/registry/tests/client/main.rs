@@ -1,16 +1,23 @@
 //! The client against the fake registry: which requests it makes, with which credentials, and what it makes of faults.
 
+mod address;
 mod authentication;
 mod faults;
 mod mirrors;
+mod proxies;
 mod redirects;
 mod requests;
+mod safe_http;
+mod waiting;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use larder_core::image_ref::ImageRef;
-use larder_registry::{Credential, Credentials, HttpRegistry, Options, RegistriesConfig, RegistryHost};
+use larder_registry::{
+    Credential, Credentials, HttpOptions, HttpRegistry, Limits, Options, RegistriesConfig, RegistryHost,
+    SharedPolicy, address::Policy,
+};
 use larder_testkit::registry::{Auth, FakeRegistry, MediaTypes, TestImage};
 
 const USER: &str = "larder";
@@ -18,19 +25,42 @@ const PASSWORD: &str = "s3cret";
 
 /// Asks every registry over plain HTTP, and gives up early.
 fn client() -> Result<HttpRegistry> {
+    client_with(plain())
+}
+
+fn plain() -> RegistriesConfig {
     let plain = RegistryHost {
         plain_http: true,
         ..RegistryHost::default()
     };
-    client_with(RegistriesConfig::default().with("*", plain))
+    RegistriesConfig::default().with("*", plain)
 }
 
+/// May contact the loopback addresses of the tests.
 fn client_with(config: RegistriesConfig) -> Result<HttpRegistry> {
-    let options = Options {
-        connect_timeout: Duration::from_secs(3),
-        request_timeout: Duration::from_secs(3),
-    };
-    Ok(HttpRegistry::new(config, &options)?)
+    Ok(HttpRegistry::new(
+        config,
+        &options(Policy {
+            allow_private: true,
+            ..Policy::default()
+        }),
+    )?)
+}
+
+fn options(policy: Policy) -> Options {
+    Options {
+        http: HttpOptions {
+            connect_timeout: Duration::from_secs(3),
+            policy: SharedPolicy::new(policy),
+            ..HttpOptions::default()
+        },
+        limits: Limits {
+            answer_time: Duration::from_secs(3),
+            body_time: Duration::from_secs(3),
+            ..Limits::default()
+        },
+        ..Options::default()
+    }
 }
 
 fn image(registry: &FakeRegistry, rest: &str) -> Result<ImageRef> {

@@ -44,6 +44,24 @@ async fn credentials_do_not_follow_to_another_host() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_is_redirected_to_may_not_ask_for_credentials() -> Result<()> {
+    let registry = FakeRegistry::start(Auth::Open).await?;
+    let elsewhere = FakeRegistry::start(basic()).await?;
+    registry.fault(
+        "/v2/a/*",
+        Fault::Redirect(format!("http://{}/v2/a/manifests/1", elsewhere.host())),
+    );
+    let error = client()?.digest(&image(&registry, "a:1")?, &right()).await.err();
+    assert_eq!(error.map(|e| e.reason()), Some(Reason::Unauthorized));
+    let log = elsewhere.take_log();
+    assert!(
+        !log.is_empty() && log.iter().all(|e| e.authorization.is_none()),
+        "{log:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn loops_end() -> Result<()> {
     let registry = FakeRegistry::start(Auth::Open).await?;
     registry.fault("/v2/a/*", Fault::Redirect("/v2/a/manifests/1".to_owned()));

@@ -187,6 +187,8 @@ fn client(registry: &RegistryUnderTest) -> Result<HttpRegistry> {
         mirror: None,
         plain_http: registry.ca_file.is_none(),
         ca_file: registry.ca_file.clone(),
+        // It is at a loopback address.
+        allow_private: true,
     };
     let config = RegistriesConfig::default().with(&registry.host, how);
     Ok(HttpRegistry::new(config, &Options::default())?)
