@@ -1,10 +1,11 @@
 //! Flags and environment of the operator, read once.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use larder_api::names::AGENTS_NAMESPACE;
+
+use crate::network::NetworkArgs;
 
 /// Keeps container images present on the nodes of a cluster.
 #[derive(Clone, Debug, Parser)]
@@ -16,9 +17,9 @@ pub struct Args {
     /// Address that serves /healthz and /readyz.
     #[arg(long, default_value = "0.0.0.0:8081")]
     pub health_addr: SocketAddr,
-    /// YAML file that names a mirror, plain HTTP or a CA file for registry hosts.
-    #[arg(long)]
-    pub registries_config: Option<PathBuf>,
+    /// Registries and sources.
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Pull and purge pods created per second, over the whole cluster.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub job_pods_per_second: u32,
@@ -110,6 +111,19 @@ mod tests {
     #[test]
     fn flags_are_well_formed() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_are_repeated_flags() {
+        let parse = |ranges: &[&str]| {
+            let base = ["larder-operator", "--agent-image", "a", "--noop-image", "n"];
+            let flags = ranges.iter().flat_map(|range| ["--deny-cidr", range]);
+            let args = Args::try_parse_from(base.into_iter().chain(flags));
+            args.map(|a| a.network.deny_cidrs.len()).ok()
+        };
+        assert_eq!(parse(&[]), Some(0));
+        assert_eq!(parse(&["10.0.0.0/8", "fd00::/8"]), Some(2));
+        assert_eq!(parse(&["10.0.0.1"]), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! core what to do, does it and reports. It must not hold a decision, nor touch a node's runtime.
 
 mod api_error;
+mod api_server;
 pub mod attempts;
 pub mod client;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod imagecache;
 pub mod logging;
 pub mod metrics;
+pub mod network;
 pub mod node;
 mod pace;
 pub mod pullers;

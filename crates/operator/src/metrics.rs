@@ -1,5 +1,7 @@
 //! Everything that the operator counts. Labels come from closed sets; no object is ever named in one.
 
+mod budgets;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use kube::ResourceExt;
 use larder_api::image_cache_status::NodeCounts;
 use larder_api::{ImageCache, NodeImageCache};
 use larder_core::merge::{Agent, Blocks};
+use larder_registry::HttpRegistry;
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -187,6 +190,12 @@ impl Metrics {
             let n = i64::try_from(n).unwrap_or(i64::MAX);
             self.agents.with_label_values(&[presence]).set(n);
         }
+    }
+
+    /// From now on what registries say of their limits is told too.
+    pub fn count_budgets_of(&self, registries: Arc<HttpRegistry>) -> Result<(), prometheus::Error> {
+        let collector = budgets::Collector::new(move || registries.budgets())?;
+        self.registry.register(Box::new(collector))
     }
 
     /// In the text form that Prometheus reads.

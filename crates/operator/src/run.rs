@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use larder_core::images;
-use larder_registry::{HttpRegistry, Options, RegistriesConfig};
+use larder_registry::HttpRegistry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::api_server::Lookout;
 use crate::attempts::Collector;
 use crate::config::Args;
 use crate::context::Context;
@@ -34,18 +35,29 @@ const TIDY: Duration = Duration::from_mins(1);
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     metrics.started.set(jiff::Timestamp::now().as_second() as f64);
-    let registries = match &args.registries_config {
-        Some(path) => {
-            RegistriesConfig::load(path).with_context(|| format!("cannot use {}", path.display()))?
-        }
-        None => RegistriesConfig::default(),
-    };
-    let client = client::client(client::config().await?, &metrics)?;
+    let options = args.network.options();
+    let registry = Arc::new(
+        HttpRegistry::new(args.network.registries()?, &options).context("cannot make a registry client")?,
+    );
+    metrics
+        .count_budgets_of(Arc::clone(&registry))
+        .context("metrics")?;
+    let config = client::config().await?;
+    let api_host = config.cluster_url.host().map(str::to_owned);
+    let client = client::client(config, &metrics)?;
+    let mut lookout = Lookout::new(
+        client.clone(),
+        std::env::var("KUBERNETES_SERVICE_HOST").ok(),
+        api_host.as_deref(),
+        options.http.policy,
+    );
+    // Before anything is resolved for anybody.
+    if let Err(error) = lookout.look().await {
+        tracing::warn!(%error, "only the API server's service is kept from tenants");
+    }
+    tokio::spawn(lookout.keep_looking());
     let world = Arc::new(World::default());
     let queues = Queues::default();
-    let registry = Arc::new(
-        HttpRegistry::new(registries, &Options::default()).context("cannot make a registry client")?,
-    );
     let (events, send_events) = Events::new(client.clone(), Arc::clone(&metrics));
     let ctx = Arc::new(Context {
         client: client.clone(),

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
+pub use ipnet::IpNet;
 
 /// What is refused beside the addresses that are never meant for others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

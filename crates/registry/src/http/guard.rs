@@ -33,7 +33,8 @@ impl SharedPolicy {
         policy.api_server = addresses.into_iter().collect();
     }
 
-    fn now(&self) -> Policy {
+    /// The policy at this moment.
+    pub fn now(&self) -> Policy {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
