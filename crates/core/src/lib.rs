@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod backoff;
 pub mod choose;
+pub mod exclude;
 pub mod facts;
 pub mod format;
 mod hash;
@@ -23,5 +24,6 @@ pub mod report;
 pub mod requests;
 pub mod revise;
 pub mod revision;
+pub mod schedule;
 pub mod select;
 pub mod trim;
