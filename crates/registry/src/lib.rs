@@ -1,9 +1,9 @@
 //! What a registry says about an image: its digest, its platforms and their sizes, and whether it is private.
 //!
 //! [`Registry`] is the seam that the operator uses; [`HttpRegistry`] is the real one. Beside it are the configuration of
-//! registry hosts ([`RegistriesConfig`]), the pull secrets ([`Keyring`]), and the dialer for whatever address a tenant
-//! chooses ([`SafeHttp`], [`address`]). It must not hold a Kubernetes client, nor decide when to ask or what an answer
-//! means for a node.
+//! registry hosts ([`RegistriesConfig`]), the pull secrets ([`Keyring`]), the dialer for whatever address a tenant
+//! chooses ([`SafeHttp`], [`address`]), and the readers of image [`sources`]. It must not hold a Kubernetes client, nor
+//! decide when to ask or what an answer means for a node.
 
 pub mod address;
 mod client;
@@ -13,6 +13,7 @@ mod error;
 mod http;
 mod manifest;
 mod registry;
+pub mod sources;
 
 pub use client::{Budget, HttpRegistry, Options};
 pub use config::{ConfigError, RegistriesConfig, RegistryHost};
