@@ -3,16 +3,19 @@
 //! [`conformance()`] makes the same assertions about both.
 
 mod auth;
+mod authority;
 mod conformance;
 mod docker_registry;
 mod fake;
 mod fault;
 mod image;
+mod protocol;
 mod push;
 mod serve;
 mod store;
 
 pub use auth::Auth;
+pub use authority::Authority;
 pub use conformance::conformance;
 pub use docker_registry::{DockerRegistry, Setup};
 pub use fake::{FakeRegistry, LogEntry};

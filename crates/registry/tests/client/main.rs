@@ -8,6 +8,7 @@ mod proxies;
 mod redirects;
 mod requests;
 mod safe_http;
+mod tls;
 mod waiting;
 
 use std::time::Duration;

@@ -8,9 +8,11 @@ use std::{
 };
 
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     auth::{Auth, Issued},
+    authority::Authority,
     fault::Fault,
     image::TestImage,
     serve,
@@ -50,8 +52,8 @@ pub(super) struct State {
     pub(super) issued: Issued,
     pub(super) log: Vec<LogEntry>,
     pub(super) faults: BTreeMap<String, Fault>,
-    /// URL of a token service elsewhere.
-    pub(super) realm: Option<String>,
+    /// URL of the token service.
+    pub(super) realm: String,
     /// Requests that are being answered, and the most that ever were.
     pub(super) at_a_time: usize,
     pub(super) most_at_a_time: usize,
@@ -66,13 +68,26 @@ impl Shared {
 impl FakeRegistry {
     /// Starts it on a free port of 127.0.0.1.
     pub async fn start(auth: Auth) -> io::Result<Self> {
+        Self::start_with(auth, None).await
+    }
+
+    /// The same with HTTPS. Its token service is over HTTPS too.
+    pub async fn start_tls(auth: Auth, authority: &Authority) -> io::Result<Self> {
+        Self::start_with(auth, Some(authority.acceptor())).await
+    }
+
+    async fn start_with(auth: Auth, tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = Arc::new(Shared {
             auth,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                realm: format!("{scheme}://{address}/token"),
+                ..State::default()
+            }),
         });
-        let server = tokio::spawn(serve::serve(listener, Arc::clone(&shared)));
+        let server = tokio::spawn(serve::serve(listener, tls, Arc::clone(&shared)));
         Ok(Self {
             address,
             shared,
@@ -109,7 +124,7 @@ impl FakeRegistry {
 
     /// From now on challenges name this URL as token service.
     pub fn set_realm(&self, url: impl Into<String>) {
-        self.shared.state().realm = Some(url.into());
+        self.shared.state().realm = url.into();
     }
 
     /// From now on the tokens given so far are refused.
