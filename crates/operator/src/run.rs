@@ -49,7 +49,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client.clone(),
         std::env::var("KUBERNETES_SERVICE_HOST").ok(),
         api_host.as_deref(),
-        options.http.policy,
+        options.http.policy.clone(),
     );
     // Before anything is resolved for anybody.
     if let Err(error) = lookout.look().await {

@@ -86,10 +86,11 @@ impl Get {
         self
     }
 
-    /// The value of the Authorization header, which goes to the URL's own host alone. One that is no header is left out.
+    /// The value of the Authorization header, which goes to the URL's own host alone. White space around it does not
+    /// count; one that is no header is left out.
     #[must_use]
     pub fn authorization(mut self, value: &str) -> Self {
-        self.authorization = HeaderValue::from_str(value).ok().map(|mut header| {
+        self.authorization = HeaderValue::from_str(value.trim()).ok().map(|mut header| {
             header.set_sensitive(true);
             header
         });

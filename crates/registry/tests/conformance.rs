@@ -1,7 +1,9 @@
 //! The same assertions about the fake registry and about the real one.
 
 use anyhow::Result;
-use larder_testkit::registry::{Auth, DockerRegistry, FakeRegistry, RegistryUnderTest, Setup, conformance};
+use larder_testkit::registry::{
+    Auth, Authority, DockerRegistry, FakeRegistry, RegistryUnderTest, Setup, conformance,
+};
 
 async fn fake(credentials: Option<(&str, &str)>) -> Result<()> {
     let own = |(user, password): (&str, &str)| (user.to_owned(), password.to_owned());
@@ -32,6 +34,20 @@ async fn fake_open() -> Result<()> {
 #[tokio::test]
 async fn fake_with_password() -> Result<()> {
     fake(Some(("larder", "s3cret"))).await
+}
+
+#[tokio::test]
+async fn fake_over_tls() -> Result<()> {
+    let authority = Authority::new()?;
+    let registry = FakeRegistry::start_tls(Auth::Open, &authority).await?;
+    let ca_file = tempfile::NamedTempFile::new()?;
+    std::fs::write(ca_file.path(), authority.pem())?;
+    conformance(RegistryUnderTest {
+        host: registry.host(),
+        credentials: None,
+        ca_file: Some(ca_file.path().to_owned()),
+    })
+    .await
 }
 
 #[tokio::test]

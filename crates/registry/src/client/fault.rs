@@ -21,7 +21,7 @@ const MAX_WORDS: usize = 256;
 
 /// The error that a registry's answer stands for. `secrets` are blotted out should the registry repeat them.
 pub(super) fn of_registry(endpoint: &Endpoint<'_>, reply: &Reply, secrets: &[&str]) -> RegistryError {
-    let words = Words::of(&reply.body, secrets);
+    let words = Words::of(told(reply), secrets);
     let message = words.after(reply.status);
     let retry_after = retry_after(&reply.headers, SystemTime::now());
     match reply.status.as_u16() {
@@ -56,7 +56,7 @@ pub(super) fn of_token_service(endpoint: &Endpoint<'_>, reply: &Reply, secrets: 
             retry_after,
         },
         _ => RegistryError::Unauthorized {
-            message: said(Words::of(&reply.body, secrets).after(reply.status)),
+            message: said(Words::of(told(reply), secrets).after(reply.status)),
         },
     }
 }
@@ -72,6 +72,11 @@ pub(super) fn of_silence(failed: &Failed) -> RegistryError {
         message: format!("{host}: {words}"),
         retry_after: None,
     }
+}
+
+/// What may be repeated of an answer. Nothing of a host that a redirect led to: it need not be one that tenants may read.
+fn told(reply: &Reply) -> &[u8] {
+    if reply.at_home { &reply.body } else { &[] }
 }
 
 /// What a registry says in an error's body.

@@ -52,6 +52,11 @@ async fn who_is_redirected_to_may_not_ask_for_credentials() -> Result<()> {
         Fault::Redirect(format!("http://{}/v2/a/manifests/1", elsewhere.host())),
     );
     let error = client()?.digest(&image(&registry, "a:1")?, &right()).await.err();
+    // Nor are its words told.
+    assert_eq!(
+        error.as_ref().map(ToString::to_string).as_deref(),
+        Some("401 Unauthorized")
+    );
     assert_eq!(error.map(|e| e.reason()), Some(Reason::Unauthorized));
     let log = elsewhere.take_log();
     assert!(

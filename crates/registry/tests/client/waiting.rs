@@ -31,12 +31,12 @@ async fn a_registry_that_said_later_is_left_alone() -> Result<()> {
         let registry = FakeRegistry::start(Auth::Open).await?;
         registry.put("a", "1", &amd64("x"));
         registry.put("b", "1", &amd64("x"));
-        registry.fault("/v2/a/*", later(status, Some("1")));
+        registry.fault("/v2/a/*", later(status, Some("2")));
         let client = client()?;
         let first = refusal(&client, &image(&registry, "a:1")?, &nobody).await?;
         assert_eq!(
             (first.reason(), first.retryable(), first.retry_after()),
-            (reason, true, Some(Duration::from_secs(1)))
+            (reason, true, Some(Duration::from_secs(2)))
         );
         assert_eq!(asked(&registry), ["HEAD manifests/1"]);
         // Other images of the registry are not asked for either, and are told the same.
@@ -48,7 +48,7 @@ async fn a_registry_that_said_later_is_left_alone() -> Result<()> {
         );
         assert_eq!(registry.take_log(), []);
 
-        tokio::time::sleep(Duration::from_millis(1100)).await;
+        tokio::time::sleep(Duration::from_millis(2100)).await;
         client.digest(&image(&registry, "b:1")?, &nobody).await?;
         assert_eq!(asked(&registry), ["HEAD manifests/1"]);
     }
@@ -86,7 +86,7 @@ async fn who_is_known_by_a_password_does_not_wait_for_nobody() -> Result<()> {
 async fn eight_at_a_time() -> Result<()> {
     let registry = FakeRegistry::start(Auth::Open).await?;
     registry.put("a", "1", &amd64("x"));
-    registry.fault("/v2/*", Fault::Slow(Duration::from_millis(100)));
+    registry.fault("/v2/*", Fault::Slow(Duration::from_millis(500)));
     let (client, nobody) = (client()?, Credentials::anonymous());
     let image = image(&registry, "a:1")?;
     let answers = join_all((0..24).map(|_| client.digest(&image, &nobody))).await;

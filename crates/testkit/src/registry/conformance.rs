@@ -82,7 +82,13 @@ async fn manifests(
             } else {
                 b""
             };
+            let etag = header_of(&response, "etag").to_owned();
             assert_eq!(response.bytes().await?, expected, "{method} {path}");
+            let again = registry
+                .request(client, method.clone(), &path)
+                .header(header::ACCEPT, image.media_type)
+                .header(header::IF_NONE_MATCH, &etag);
+            assert_eq!(again.send().await?.status(), 304, "{method} {path} unless {etag}");
         }
     }
     let blob = image.children[0].blobs[1].clone();
