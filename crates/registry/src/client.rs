@@ -8,6 +8,7 @@ mod courtesy;
 mod endpoint;
 mod fault;
 mod listed;
+mod tags;
 mod token;
 
 use std::{
@@ -21,7 +22,7 @@ use larder_core::image_ref::ImageRef;
 
 use crate::{
     ConfigError, Credential, Credentials, Head, HttpOptions, Limits, Platform, RegistriesConfig, Registry,
-    RegistryError,
+    RegistryError, Tags,
 };
 use access::Access;
 use challenge::Challenge;
@@ -147,8 +148,31 @@ impl Registry for HttpRegistry {
             };
             match access.platforms(digest, wanted).await {
                 Ok(platforms) => return Ok(platforms),
-                // Users have limits of their own, and anybody gets the same manifests.
-                Err(error @ RegistryError::RateLimited { .. }) => refusal.keep(credential, error),
+                Err(error) => refusal.keep_or_return(credential, error)?,
+            }
+        }
+        Err(refusal.into_error(&endpoint, credentials))
+    }
+}
+
+#[async_trait]
+impl Tags for HttpRegistry {
+    async fn tags(
+        &self,
+        repository: &ImageRef,
+        credentials: &Credentials,
+    ) -> Result<Vec<String>, RegistryError> {
+        let endpoint = self.endpoints.endpoint(repository);
+        let mut refusal = Refusal::default();
+        for credential in credentials.in_order() {
+            let access = Access {
+                registry: self,
+                endpoint: &endpoint,
+                image: repository,
+                credential,
+            };
+            match access.tags().await {
+                Ok(tags) => return Ok(tags),
                 Err(error) => refusal.keep_or_return(credential, error)?,
             }
         }
@@ -175,14 +199,10 @@ impl Refusal {
         ) {
             return Err(error);
         }
-        self.keep(credential, error);
-        Ok(())
-    }
-
-    fn keep(&mut self, credential: Option<&Credential>, error: RegistryError) {
         if self.error.is_none() || credential.is_some() {
             self.error = Some(error);
         }
+        Ok(())
     }
 
     fn into_error(self, endpoint: &Endpoint<'_>, credentials: &Credentials) -> RegistryError {

@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::ConfigError;
 
+use clients::certificates_of;
 pub(crate) use clients::{Clients, certificates};
 pub(crate) use exchange::{Failed, Reply, Request, exchange};
 
@@ -119,6 +120,13 @@ impl SafeHttp {
     pub fn new(options: &HttpOptions) -> Result<Self, ConfigError> {
         Ok(Self {
             clients: Clients::new(options, Vec::new())?,
+        })
+    }
+
+    /// The same, trusting the certificates of a PEM text beside those of the options. Fails where there are none in it.
+    pub fn trusting(options: &HttpOptions, pem: &[u8]) -> Result<Self, ConfigError> {
+        Ok(Self {
+            clients: Clients::new(options, certificates_of(pem).map_err(ConfigError::Client)?)?,
         })
     }
 

@@ -21,4 +21,4 @@ pub use credentials::{Credential, Credentials, DockerConfigError, Keyring, locat
 pub use error::RegistryError;
 pub use http::{FetchError, Fetched, Get, HttpOptions, Limits, Proxies, SafeHttp, SharedPolicy};
 pub use manifest::{Descriptor, IndexEntry, Manifest, ManifestError};
-pub use registry::{Head, Platform, Registry};
+pub use registry::{Head, Platform, Registry, Tags};

@@ -28,6 +28,18 @@ pub trait Registry: Send + Sync {
     ) -> Result<Vec<PlatformManifest>, RegistryError>;
 }
 
+/// The tags of repositories, as those need them who choose among them.
+#[async_trait]
+pub trait Tags: Send + Sync {
+    /// All tags of the repository, in the registry's order; tag and digest of the reference are not looked at. Fails for
+    /// a repository of more than [`MAX_TAGS`](crate::sources::tags::MAX_TAGS).
+    async fn tags(
+        &self,
+        repository: &ImageRef,
+        credentials: &Credentials,
+    ) -> Result<Vec<String>, RegistryError>;
+}
+
 /// What a reference means at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {

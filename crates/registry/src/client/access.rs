@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use reqwest::{Method, StatusCode, header::HeaderValue};
 use tokio::time::Instant;
+use url::Url;
 
 use larder_core::image_ref::ImageRef;
 
@@ -36,6 +37,16 @@ impl Access<'_> {
         accept: Option<&'static str>,
     ) -> Result<Reply, RegistryError> {
         let url = self.endpoint.url(self.image, kind, reference)?;
+        self.ask_at(method, url, accept).await
+    }
+
+    /// The same at a URL of the registry's.
+    pub(super) async fn ask_at(
+        &self,
+        method: &Method,
+        url: Url,
+        accept: Option<&'static str>,
+    ) -> Result<Reply, RegistryError> {
         let host = self.endpoint.key();
         let authorization = match self.registry.known_challenge(&host) {
             Some(challenge) => self.answer(&challenge, true, None).await?,

@@ -96,13 +96,17 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<Certificate>, ConfigError>
         path: path.to_owned(),
         source,
     })?;
-    let wrong = |problem: String| ConfigError::Certificates {
+    certificates_of(&pem).map_err(|problem| ConfigError::Certificates {
         path: path.to_owned(),
         problem,
-    };
-    let found = Certificate::from_pem_bundle(&pem).map_err(|e| wrong(root_cause(&e)))?;
+    })
+}
+
+/// The certificates of a PEM text; an error, in words, if there are none.
+pub(super) fn certificates_of(pem: &[u8]) -> Result<Vec<Certificate>, String> {
+    let found = Certificate::from_pem_bundle(pem).map_err(|e| root_cause(&e))?;
     if found.is_empty() {
-        Err(wrong("there are none".to_owned()))
+        Err("there are none".to_owned())
     } else {
         Ok(found)
     }
