@@ -11,6 +11,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::image_source::Source;
+
 /// The images that a set of nodes should hold.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -37,12 +39,30 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Puller", type_ = "string", json_path = ".spec.puller", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.images) && size(self.images) > 0) || (has(self.sources) && size(self.sources) > 0)").message("images or sources must name something"))]
 pub struct ImageCacheSpec {
     /// The images, at most 500. Two spellings of one image (`nginx` and `docker.io/library/nginx:latest`) are
     /// folded into one with the higher priority; the condition `Accepted` says so.
-    #[schemars(length(min = 1, max = 500))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["image".into()]))]
     pub images: Vec<ImageEntry>,
+
+    /// Where further images come from. A source that fails keeps its last good images. 500 images in all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sources: Vec<Source>,
+
+    /// Images of the sources to leave out: globs over normalised references, as `docker.io/library/*` or `*:debug`. Does
+    /// not concern `images`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        inner(length(min = 1, max = 500), regex(pattern = r"^[A-Za-z0-9._:/@\[\]*-]+$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub exclude: Vec<String>,
 
     /// Which nodes should hold the images. Absent: every Linux node whose taints are tolerated.
     #[serde(default)]
@@ -189,14 +209,26 @@ pub enum OnMissingPlatform {
     Fail,
 }
 
-/// When tags are looked up again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+/// When tags are looked up and sources asked again: by an interval or by a schedule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.interval) != has(self.schedule)").message("refresh must have exactly one of interval and schedule: refresh.interval or refresh.schedule"))]
+#[x_kube(validation = Rule::new("!has(self.timeZone) || has(self.schedule)").message("refresh.timeZone needs refresh.schedule"))]
 pub struct RefreshSpec {
     /// Time between two refreshes, from 1m to 720h, as a Go duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "duration_schema")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('720h')").message("refresh.interval must be between 1m and 720h"))]
-    pub interval: Duration,
+    pub interval: Option<Duration>,
+    /// Moments in the form of cron: minute, hour, day of the month, month, day of the week. A moment that was missed is
+    /// made up for once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub schedule: Option<String>,
+    /// Time zone of the schedule, as `Europe/Berlin`; UTC if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
 }
 
 /// How much is worked on at a time.

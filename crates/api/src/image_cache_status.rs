@@ -28,6 +28,10 @@ pub struct ImageCacheStatus {
     /// Counts of images.
     #[serde(default)]
     pub images: ImageCounts,
+    /// The sources, in the order of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub sources: Vec<SourceStatus>,
     /// Nodes one by one, those that are not Ready first; all up to 250 nodes.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -93,6 +97,29 @@ pub struct ImageCounts {
     /// Compressed bytes of one platform's images: the platform that needs most.
     #[serde(default)]
     pub bytes: i64,
+}
+
+/// One source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Name of the source.
+    pub name: String,
+    /// It was read whole when it was last asked.
+    #[serde(default)]
+    pub ready: bool,
+    /// Why not, in one word.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Why not, in words. What it gave last stays in the cache.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Images that the cache has from it.
+    #[serde(default)]
+    pub images: i32,
+    /// When it was last read whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_time: Option<Time>,
 }
 
 /// One node.
@@ -180,6 +207,8 @@ pub enum RefreshTrigger {
     Annotation,
     /// `spec.refresh.interval`.
     Interval,
+    /// `spec.refresh.schedule`.
+    Schedule,
 }
 
 /// How a refresh ended.

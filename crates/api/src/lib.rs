@@ -11,6 +11,7 @@
 pub mod crds;
 pub mod image_cache;
 pub mod image_cache_status;
+pub mod image_source;
 pub mod names;
 pub mod node_image_cache;
 pub mod revision;

@@ -61,6 +61,9 @@ pub const PINNED_LABEL: &str = "larder.dev/pinned";
 /// Label on revisions: the hash their name ends with.
 pub const REVISION_HASH_LABEL: &str = "larder.dev/revision-hash";
 
+/// Type of the secrets of http sources.
+pub const HTTP_SOURCE_SECRET: &str = "larder.dev/http-source";
+
 /// Field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "larder-operator";
 /// Namespace of the operator.

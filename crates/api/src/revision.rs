@@ -75,6 +75,11 @@ pub struct RevisionImage {
     /// True unless an anonymous request was answered with the manifest, or with "not found".
     #[serde(default)]
     pub private: bool,
+    /// Names of the sources that it comes from, sorted. None: the cache's own `images`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub sources: Vec<String>,
 }
 
 /// An image's manifest for one platform.

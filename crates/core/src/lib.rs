@@ -26,4 +26,5 @@ pub mod revise;
 pub mod revision;
 pub mod schedule;
 pub mod select;
+pub mod sources;
 pub mod trim;

@@ -38,7 +38,9 @@ fn walk(value: &Value, path: String, leaf: &mut dyn FnMut(&str, &Value)) {
 
 /// Something else of the same kind: enums and formats by example, other text one letter longer.
 fn other(leaf: &Value) -> Value {
-    const PAIRS: [(&str, &str); 9] = [
+    const PAIRS: [(&str, &str); 11] = [
+        ("Json", "Lines"),
+        ("Pod", "Deployment"),
         ("Job", "Auto"),
         ("Central", "OnNode"),
         ("Skip", "Fail"),

@@ -9,6 +9,7 @@ mod requests;
 use std::borrow::Cow;
 
 use jiff::{SignedDuration, Timestamp};
+use larder_api::image_cache_status::SourceStatus;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, NodeState};
 use larder_api::{ImageCache, ImageCacheRevision, ImageCacheStatus};
@@ -62,7 +63,9 @@ pub struct ReportInput<'a> {
     pub revision: Option<&'a ImageCacheRevision>,
     /// References that could not be resolved when last asked for.
     pub unresolved: &'a [ResolveFailure],
-    /// References are still being asked for: until the answers are in, a refresh is not finished.
+    /// What is known of the sources, in the order of the spec.
+    pub sources: &'a [SourceStatus],
+    /// References or sources are still being asked for: until the answers are in, a refresh is not finished.
     pub resolving: bool,
     /// Every node, in any order.
     pub nodes: Vec<NodeView<'a>>,
@@ -95,6 +98,7 @@ pub fn report(input: &ReportInput<'_>) -> ImageCacheStatus {
         conditions: Vec::new(),
         nodes,
         images,
+        sources: input.sources.to_vec(),
         node_statuses: overview.statuses(input),
         node_statuses_omitted: 0,
         failures,

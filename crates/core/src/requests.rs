@@ -1,17 +1,17 @@
-//! Refreshes and purges that are asked for: by annotation, by interval, and what ends them.
+//! Refreshes and purges that are asked for: by annotation, by interval or schedule, and what ends them.
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use larder_api::ImageCache;
 use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus, RefreshTrigger};
 use larder_api::names::{
     KUBEFLEDGED_PURGE_ANNOTATION, KUBEFLEDGED_REFRESH_ANNOTATION, PURGE_ANNOTATION, REFRESH_ANNOTATION,
 };
+use larder_api::{ImageCache, ImageCacheSpec};
 
-use crate::backoff;
-use crate::plan::{saturating, signed};
+use crate::plan::signed;
+use crate::schedule::{Next, Runs, Schedule, ScheduleError};
 
 /// What was asked for and is to be recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,7 +28,7 @@ pub struct Requests {
     pub wake_at: Option<Timestamp>,
 }
 
-/// Reads what is asked for. `images_hash` is that of the present spec; `seed` spreads the intervals of several caches.
+/// Reads what is asked for. `images_hash` is that of the present spec.
 ///
 /// Both at once: the purge happens, the refresh is finished as Superseded. A suspended cache accepts a purge and lets
 /// the refresh wait. A purge stays in force until a refresh by annotation or a change of the images.
@@ -72,41 +72,54 @@ pub fn read(cache: &ImageCache, images_hash: &str, now: Timestamp) -> Requests {
         requests.accepted = true;
     }
     if !deleting {
-        by_interval(cache, &mut requests, now);
+        by_time(cache, &mut requests, now);
     }
     requests
 }
 
-fn by_interval(cache: &ImageCache, requests: &mut Requests, now: Timestamp) {
-    let Some(refresh) = &cache.spec.refresh else {
+/// When the spec asks for refreshes by itself; none where it does not.
+pub fn schedule(spec: &ImageCacheSpec) -> Option<Result<Schedule, ScheduleError>> {
+    let refresh = spec.refresh.as_ref()?;
+    match (&refresh.schedule, refresh.interval) {
+        (Some(expression), _) => Some(Schedule::cron(expression, refresh.time_zone.as_deref())),
+        (None, Some(interval)) => Some(Schedule::every(signed(interval).unsigned_abs())),
+        (None, None) => None,
+    }
+}
+
+fn by_time(cache: &ImageCache, requests: &mut Requests, now: Timestamp) {
+    // One that cannot be read asks for nothing; the condition Accepted says so.
+    let Some(Ok(schedule)) = schedule(&cache.spec) else {
         return;
     };
     let purged = requests.last_purge.as_ref().is_some_and(|p| p.in_force);
-    let running = requests
-        .last_refresh
-        .as_ref()
-        .is_some_and(|r| r.finished_at.is_none());
-    if cache.spec.suspend || purged || running || requests.accepted {
+    if cache.spec.suspend || purged || requests.accepted {
         return;
     }
-    let interval = signed(refresh.interval);
-    let last = requests
-        .last_refresh
-        .as_ref()
-        .and_then(|r| r.requested_at.as_ref());
-    let Some(base) = last.or(cache.metadata.creation_timestamp.as_ref()) else {
+    let last = requests.last_refresh.as_ref();
+    let begun = last.and_then(|r| r.requested_at.as_ref());
+    let Some(base) = begun.or(cache.metadata.creation_timestamp.as_ref()) else {
         return;
     };
-    // Up to a tenth earlier, the same for one cache each time: caches made together do not refresh together.
-    let seed = backoff::seed(&[cache.metadata.uid.as_deref().unwrap_or_default()]);
-    let early =
-        SignedDuration::from_millis((interval.as_millis() / 10 * i128::from(seed % 1000) / 1000) as i64);
-    let due = saturating(base.0, interval - early);
-    if now < due {
-        requests.wake_at = Some(due);
-        return;
+    let runs = Runs {
+        uid: cache.metadata.uid.as_deref().unwrap_or_default(),
+        last: base.0,
+        running: last.is_some_and(|r| r.finished_at.is_none()),
+    };
+    match schedule.next(runs, now) {
+        Next::At(due) => requests.wake_at = Some(due),
+        Next::Now => {
+            let by_schedule = cache.spec.refresh.as_ref().is_some_and(|r| r.schedule.is_some());
+            let trigger = if by_schedule {
+                RefreshTrigger::Schedule
+            } else {
+                RefreshTrigger::Interval
+            };
+            requests.last_refresh = Some(begin(now.to_string(), trigger, now));
+        }
+        // The end of the one that runs is a change of the object.
+        Next::AfterRunning | Next::Never => {}
     }
-    requests.last_refresh = Some(begin(now.to_string(), RefreshTrigger::Interval, now));
 }
 
 fn asked(cache: &ImageCache, keys: &[&str]) -> BTreeMap<String, String> {
@@ -148,3 +161,6 @@ fn end_purge(purge: &mut PurgeStatus, now: Timestamp) {
         purge.finished_token = Some(purge.token.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

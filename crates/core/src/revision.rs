@@ -51,6 +51,7 @@ pub fn build(
                 platforms,
                 priority: image.priority,
                 private: found.is_none_or(|f| f.private),
+                sources: image.sources.iter().cloned().collect(),
             }
         })
         .collect();
@@ -63,14 +64,20 @@ pub fn build(
     ImageCacheRevisionSpec { images, pull_secrets }
 }
 
+/// Reference, digest, priority and sources of an image.
+type ImageIdentity<'a> = (&'a str, Option<&'a str>, i32, BTreeSet<&'a str>);
+
 /// What makes a revision the one it is. Sizes, platforms and `private` are knowledge about it.
-type Identity<'a> = (BTreeSet<(&'a str, Option<&'a str>, i32)>, BTreeSet<&'a str>);
+type Identity<'a> = (BTreeSet<ImageIdentity<'a>>, BTreeSet<&'a str>);
 
 fn identity(spec: &ImageCacheRevisionSpec) -> Identity<'_> {
     let images = spec
         .images
         .iter()
-        .map(|i| (i.image.as_str(), i.digest.as_deref(), i.priority))
+        .map(|i| {
+            let sources = i.sources.iter().map(String::as_str).collect();
+            (i.image.as_str(), i.digest.as_deref(), i.priority, sources)
+        })
         .collect();
     (
         images,
@@ -78,18 +85,28 @@ fn identity(spec: &ImageCacheRevisionSpec) -> Identity<'_> {
     )
 }
 
-/// 13 characters over sorted (reference, digest, priority) and pull secrets.
+/// 13 characters over sorted (reference, digest, priority), pull secrets and, where there are any, sources.
 pub fn hash(spec: &ImageCacheRevisionSpec) -> String {
     let (images, secrets) = identity(spec);
     let mut parts = vec![images.len().to_string()];
-    for (image, digest, priority) in images {
+    let mut from = Vec::new();
+    for (image, digest, priority, sources) in images {
         parts.extend([
             image.to_owned(),
             digest.unwrap_or_default().to_owned(),
             priority.to_string(),
         ]);
+        if !sources.is_empty() {
+            // At the end, so that revisions without sources keep the names they had before there were any; and with
+            // characters that no secret's name has.
+            from.push(format!(
+                "{image} from {}",
+                sources.into_iter().collect::<Vec<_>>().join(",")
+            ));
+        }
     }
     parts.extend(secrets.into_iter().map(str::to_owned));
+    parts.extend(from);
     content::short(parts.iter().map(String::as_str))
 }
 
@@ -114,7 +131,7 @@ pub fn same_identity(a: &ImageCacheRevisionSpec, b: &ImageCacheRevisionSpec) -> 
     identity(a) == identity(b)
 }
 
-/// Whether the revision has the references, priorities and pull secrets that the cache asks for, whatever the digests.
+/// Whether the revision has the references, priorities, sources and pull secrets that the cache asks for, whatever the digests.
 pub fn matches_spec(
     revision: &ImageCacheRevisionSpec,
     wanted: &WantedImages,
@@ -123,12 +140,15 @@ pub fn matches_spec(
     let (images, secrets) = identity(revision);
     let images: BTreeSet<_> = images
         .into_iter()
-        .map(|(image, _, priority)| (image, priority))
+        .map(|(image, _, priority, sources)| (image, priority, sources))
         .collect();
     let asked: BTreeSet<_> = wanted
         .images
         .iter()
-        .map(|i| (i.reference.normalized(), i.priority))
+        .map(|i| {
+            let sources = i.sources.iter().map(String::as_str).collect();
+            (i.reference.normalized(), i.priority, sources)
+        })
         .collect();
     images == asked && secrets == pull_secrets.iter().map(|s| s.name.as_str()).collect()
 }

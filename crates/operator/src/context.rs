@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::Client;
+use kube::{Client, ResourceExt};
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
+use larder_core::images::{WantedImages, wanted};
+use larder_core::revise::owned;
+use larder_core::revision;
 
 use crate::config::PodSettings;
 use crate::events::Events;
@@ -14,7 +17,8 @@ use crate::pace::Pace;
 use crate::pullers::NodeMemory;
 use crate::resolver::Resolver;
 use crate::route::Queues;
-use crate::world::World;
+use crate::sources::Sources;
+use crate::world::{World, pair};
 
 /// What every reconcile is handed.
 #[allow(missing_debug_implementations, reason = "the client has none")]
@@ -27,6 +31,8 @@ pub struct Context {
     pub queues: Queues,
     /// References to digests.
     pub resolver: Resolver,
+    /// Sources to references.
+    pub sources: Sources,
     /// What Larder's own pods are made of.
     pub pods: PodSettings,
     /// Images that an agent may pull at a time.
@@ -42,6 +48,20 @@ pub struct Context {
 }
 
 impl Context {
+    /// The images of a cache and of its sources, by what is known now.
+    pub fn wanted(&self, cache: &ImageCache) -> WantedImages {
+        if cache.spec.sources.is_empty() {
+            return wanted(&cache.spec);
+        }
+        let of_cache = pair(&cache.namespace().unwrap_or_default(), &cache.name_any());
+        let revisions = self.world.revisions.indexed(&of_cache);
+        let uid = cache.metadata.uid.as_deref().unwrap_or_default();
+        let ours: Vec<&ImageCacheRevision> =
+            revisions.iter().map(|r| &**r).filter(|r| owned(r, uid)).collect();
+        let newest = revision::newest(&ours).map(|r| &r.spec.spec);
+        self.sources.wanted(cache, newest)
+    }
+
     /// Reads and changes what is remembered of a node.
     pub fn with_memory<T>(&self, node: &str, change: impl FnOnce(&mut NodeMemory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,10 +19,12 @@ pub mod node;
 mod pace;
 pub mod pullers;
 pub mod queue;
+pub mod resolve;
 pub mod resolver;
 pub mod revision;
 mod route;
 pub mod run;
+pub mod sources;
 #[cfg(test)]
 mod testing;
 pub mod watch;

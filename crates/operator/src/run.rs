@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use larder_core::images;
 use larder_registry::HttpRegistry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,6 +18,8 @@ use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::resolver::Resolver;
 use crate::route::Queues;
+use crate::sources::Sources;
+use crate::sources::fetch::Network;
 use crate::world::World;
 use crate::{client, health, imagecache, node, pullers, revision, watch as watching};
 
@@ -58,12 +59,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tokio::spawn(lookout.keep_looking());
     let world = Arc::new(World::default());
     let queues = Queues::default();
+    let network = Network::new(options.http, Arc::<HttpRegistry>::clone(&registry))
+        .context("cannot make a client for sources")?;
     let (events, send_events) = Events::new(client.clone(), Arc::clone(&metrics));
     let ctx = Arc::new(Context {
         client: client.clone(),
         world: Arc::clone(&world),
         queues: queues.clone(),
         resolver: Resolver::new(registry, Arc::clone(&metrics), queues.caches.clone()),
+        sources: Sources::new(client.clone(), Arc::new(network), queues.caches.clone()),
         pods: (&args).into(),
         pulls_per_node: args.pulls_per_node,
         pod_pace: Pace::per_second(args.job_pods_per_second),
@@ -159,7 +163,7 @@ fn tidy(ctx: &Context) {
         .caches
         .set(i64::try_from(caches.len()).unwrap_or(i64::MAX));
     for cache in caches {
-        let wanted = images::wanted(&cache.spec).images;
+        let wanted = ctx.wanted(&cache).images;
         references.extend(wanted.iter().map(|image| image.reference.normalized().to_owned()));
     }
     let mut digests = BTreeSet::new();

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Request, Response};
@@ -16,6 +18,7 @@ use larder_api::node_image_cache::{CacheClaim, Desired, NodeLimits};
 use larder_api::revision::{PlatformManifest, RevisionBody, RevisionImage};
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache};
 use larder_core::image_ref::ImageRef;
+use larder_registry::sources::{Found, SourceError, SourceImage, SourceReason};
 use larder_registry::{Credentials, Head, Platform, Registry, RegistryError};
 use serde_json::{Value, json};
 
@@ -26,6 +29,8 @@ use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::resolver::Resolver;
 use crate::route::Queues;
+use crate::sources::Sources;
+use crate::sources::fetch::{Ask, Failure, Fetch, Fetched};
 use crate::world::World;
 
 /// One request: method with the query's dry run, path, body.
@@ -75,6 +80,15 @@ pub(crate) fn context_with(
     known: ImageCache,
     answer: impl Fn(&Asked) -> Option<(u16, Value)> + Send + Sync + 'static,
 ) -> (Arc<Context>, Log) {
+    context_asking(known, Arc::new(Lists::default()), answer)
+}
+
+/// The same; sources are asked through `lists`.
+pub(crate) fn context_asking(
+    known: ImageCache,
+    lists: Arc<Lists>,
+    answer: impl Fn(&Asked) -> Option<(u16, Value)> + Send + Sync + 'static,
+) -> (Arc<Context>, Log) {
     let log = Log::default();
     let (seen, answer): (Log, Arc<Answer>) = (log.clone(), Arc::new(answer));
     let server = Arc::new(Mutex::new(Server {
@@ -107,10 +121,11 @@ pub(crate) fn context_with(
     let (events, send) = Events::new(client.clone(), Arc::clone(&metrics));
     tokio::spawn(send);
     let context = Context {
-        client,
+        client: client.clone(),
         world: Arc::new(World::default()),
         queues: queues.clone(),
-        resolver: Resolver::new(Arc::new(Everything), Arc::clone(&metrics), queues.caches),
+        resolver: Resolver::new(Arc::new(Everything), Arc::clone(&metrics), queues.caches.clone()),
+        sources: Sources::new(client.clone(), lists, queues.caches),
         pods: PodSettings {
             agent_image: "agent:1".into(),
             noop_image: "noop:1".into(),
@@ -238,6 +253,55 @@ impl Registry for Everything {
             size_bytes: 1,
         };
         Ok(wanted.iter().map(manifest).collect())
+    }
+}
+
+/// Sources by their names: what each says, and how often they were asked.
+#[derive(Default)]
+pub(crate) struct Lists {
+    says: Mutex<BTreeMap<String, Result<Vec<String>, SourceReason>>>,
+    hang: Mutex<BTreeMap<String, Duration>>,
+    asked: AtomicUsize,
+}
+
+impl Lists {
+    /// From now on a source says this.
+    pub(crate) fn say(&self, source: &str, images: Result<&[&str], SourceReason>) {
+        let images = images.map(|list| list.iter().map(|i| (*i).to_owned()).collect());
+        self.says.lock().unwrap().insert(source.to_owned(), images);
+    }
+
+    /// From now on a source takes this long.
+    pub(crate) fn hang(&self, source: &str, time: Duration) {
+        self.hang.lock().unwrap().insert(source.to_owned(), time);
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Fetch for Lists {
+    async fn fetch(&self, ask: &Ask) -> Result<Fetched, Failure> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let time = self.hang.lock().unwrap().get(&ask.source.name).copied();
+        tokio::time::sleep(time.unwrap_or_default()).await;
+        let says = self.says.lock().unwrap().get(&ask.source.name).cloned();
+        let unknown = Err(SourceReason::NotFound);
+        let images = says
+            .unwrap_or(unknown)
+            .map_err(|reason| Failure::from(SourceError::new(reason, "not now")))?;
+        let images = images.into_iter().map(|image| SourceImage {
+            image,
+            app: None,
+            service: None,
+        });
+        let found = Found {
+            images: images.collect(),
+            errors: Vec::new(),
+        };
+        Ok(Fetched::Found { found, etag: None })
     }
 }
 

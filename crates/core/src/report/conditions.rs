@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use larder_api::ImageCacheStatus;
 use larder_api::image_cache::Resolve;
+use larder_api::image_cache_status::SourceStatus;
 use larder_api::names::condition::{ACCEPTED, DEGRADED, PROGRESSING, READY, RESOLVED};
 use larder_api::node_image_cache::{Desired, NodeState};
 
@@ -13,6 +14,7 @@ use super::{ReportInput, whole_seconds};
 use crate::format;
 use crate::message::cut;
 use crate::trim::MAX_CONDITION_CHARS;
+use crate::{requests, sources};
 
 /// Characters of a registry's words within a condition's message.
 const WORDS_CHARS: usize = 160;
@@ -84,6 +86,9 @@ fn accepted(input: &ReportInput<'_>) -> Verdict {
             name_some(list, input.wanted.invalid.len()),
         );
     }
+    if let Some((reason, message)) = refused(input) {
+        return verdict("False", reason, message);
+    }
     if !input.wanted.folded.is_empty() {
         let list = input
             .wanted
@@ -99,13 +104,41 @@ fn accepted(input: &ReportInput<'_>) -> Verdict {
     verdict("True", "Valid", "")
 }
 
+/// What the spec asks for and does not get, though its images are cached: sources that are others' to read, and
+/// refreshes at times that there are not.
+fn refused(input: &ReportInput<'_>) -> Option<(&'static str, String)> {
+    let denied = sources::denied(input.cache);
+    if !denied.is_empty() {
+        let list = denied
+            .iter()
+            .map(|(source, words)| format!("source {source}: {words}"));
+        return Some(("PolicyDenied", name_some(list, denied.len())));
+    }
+    let error = requests::schedule(&input.cache.spec)?.err()?;
+    Some(("InvalidSchedule", error.to_string()))
+}
+
 fn resolved(input: &ReportInput<'_>, overview: &Overview<'_>) -> Verdict {
-    if let Some(first) = input.unresolved.first() {
-        let list = input
+    let failing: Vec<_> = failing_sources(input).collect();
+    let reasons = failing.iter().map(|s| s.reason.clone());
+    if let Some(first) = reasons
+        .chain(input.unresolved.iter().map(|u| u.reason.to_string()))
+        .next()
+    {
+        let sources = failing.iter().map(|s| {
+            format!(
+                "source {}: {}: {}",
+                s.name,
+                s.reason,
+                cut(&s.message, WORDS_CHARS)
+            )
+        });
+        let references = input
             .unresolved
             .iter()
             .map(|u| format!("{}: {}: {}", u.image, u.reason, cut(&u.message, WORDS_CHARS)));
-        return verdict("False", first.reason, name_some(list, input.unresolved.len()));
+        let count = failing.len() + input.unresolved.len();
+        return verdict("False", first, name_some(sources.chain(references), count));
     }
     if input.cache.spec.resolve == Resolve::OnNode {
         return verdict(
@@ -292,6 +325,20 @@ fn degraded(input: &ReportInput<'_>, overview: &Overview<'_>, status: &ImageCach
     {
         return verdict("True", "RemovalFailed", failures());
     }
+    if let Some((reason, _)) = refused(input) {
+        return verdict(
+            "True",
+            reason,
+            "some of the spec is not carried out; Accepted says what",
+        );
+    }
+    if let Some(first) = failing_sources(input).next() {
+        return verdict(
+            "True",
+            &first.reason,
+            "some sources could not be read; Resolved names them",
+        );
+    }
     if let Some(first) = input.unresolved.first() {
         return verdict(
             "True",
@@ -300,6 +347,14 @@ fn degraded(input: &ReportInput<'_>, overview: &Overview<'_>, status: &ImageCach
         );
     }
     verdict("False", "AsExpected", "")
+}
+
+/// Sources that were asked and not read whole.
+fn failing_sources<'a>(input: &ReportInput<'a>) -> impl Iterator<Item = &'a SourceStatus> + use<'a> {
+    let sources = input.sources;
+    sources
+        .iter()
+        .filter(|s| !s.ready && s.reason != sources::reason::PENDING)
 }
 
 fn is_refreshing(status: &ImageCacheStatus) -> bool {

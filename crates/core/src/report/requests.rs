@@ -23,6 +23,7 @@ pub(super) fn refresh(input: &ReportInput<'_>, overview: &Overview<'_>) -> Optio
     {
         let failed = !input.unresolved.is_empty()
             || !input.wanted.invalid.is_empty()
+            || input.sources.iter().any(|s| !s.ready)
             || overview.workable().any(|n| !n.is_ready());
         refresh.finished_at = Some(whole_seconds(input));
         refresh.finished_token = Some(refresh.token.clone());

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use larder_api::image_cache::{ImageEntry, Removal};
+use larder_api::image_cache_status::SourceStatus;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, ImageState, NodeState};
 use larder_api::revision::{PlatformManifest, RevisionBody};
@@ -146,6 +147,7 @@ struct World {
     wanted: WantedImages,
     revision: Option<ImageCacheRevision>,
     unresolved: Vec<ResolveFailure>,
+    sources: Vec<SourceStatus>,
     resolving: bool,
     places: Vec<Place>,
     previous: ImageCacheStatus,
@@ -197,6 +199,7 @@ fn world() -> World {
         wanted,
         revision: Some(revision),
         unresolved: Vec::new(),
+        sources: Vec::new(),
         resolving: false,
         places: ["n1", "n2", "n3"]
             .map(|n| Place::new(n).claims("web-2", 0).reports(NodeState::Ready))
@@ -222,6 +225,7 @@ impl World {
             wanted: &self.wanted,
             revision: self.revision.as_ref(),
             unresolved: &self.unresolved,
+            sources: &self.sources,
             resolving: self.resolving,
             nodes: self
                 .places

@@ -233,3 +233,33 @@ proptest! {
         prop_assert_eq!(prunable(&turned, &referenced, at(now)), gone);
     }
 }
+
+#[test]
+fn sources_are_a_part_of_what_a_revision_is_and_without_them_it_is_what_it_was() {
+    let plain = build(
+        &images(&["nginx:1", "redis:7"]),
+        &BTreeMap::new(),
+        &[secret("regcred")],
+    );
+    // A name that is in clusters already.
+    assert_eq!(hash(&plain), "7h4kpknkzs2cr");
+    let mut of_one = plain.clone();
+    of_one.images[0].sources = vec!["apps".into()];
+    let mut of_two = plain.clone();
+    of_two.images[0].sources = vec!["apps".into(), "pods".into()];
+    let mut of_other = plain.clone();
+    of_other.images[1].sources = vec!["apps".into()];
+    let all = [plain, of_one, of_two, of_other];
+    let hashes: BTreeSet<String> = all.iter().map(hash).collect();
+    assert_eq!(hashes.len(), all.len());
+    for (i, a) in all.iter().enumerate() {
+        for (j, b) in all.iter().enumerate() {
+            assert_eq!(same_identity(a, b), i == j);
+        }
+    }
+    assert!(!matches_spec(
+        &all[1],
+        &images(&["nginx:1", "redis:7"]),
+        &[secret("regcred")]
+    ));
+}

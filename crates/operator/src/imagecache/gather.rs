@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use kube::{Api, Client};
 use larder_api::image_cache::Resolve;
 use larder_api::names::Reason;
 use larder_api::{ImageCache, ImageCacheRevision};
-use larder_core::images::{WantedImage, WantedImages, wanted};
+use larder_core::images::{WantedImage, WantedImages};
 use larder_core::message::{redact, shorten};
 use larder_core::report::ResolveFailure;
 use larder_core::revise::{by_itself, known};
@@ -65,7 +65,7 @@ pub(super) async fn gather(
         .collect();
     let mut gathered = Gathered::default();
     if !ask.is_empty() {
-        let secrets = read_secrets(ctx, cache).await;
+        let secrets = read_secrets(&ctx.client, cache).await;
         let platforms = platforms(&ctx.world);
         let request = Request {
             cache: (
@@ -175,7 +175,8 @@ fn tell_others(ctx: &Context) {
         return;
     }
     for cache in ctx.world.caches.all() {
-        if wanted(&cache.spec)
+        if ctx
+            .wanted(&cache)
             .images
             .iter()
             .any(|image| changed.contains(image.reference.normalized()))
@@ -202,8 +203,8 @@ fn platforms(world: &World) -> Vec<Platform> {
 
 /// A cache's pull secrets.
 #[derive(Default)]
-struct Secrets {
-    keyring: Keyring,
+pub(crate) struct Secrets {
+    pub(crate) keyring: Keyring,
     /// What is wrong with some of them, in words that name them.
     problems: Vec<String>,
     /// When to read them again if a registry refuses them.
@@ -211,9 +212,9 @@ struct Secrets {
 }
 
 /// Reads each secret by itself: the operator may not list them. Nothing of them is kept.
-async fn read_secrets(ctx: &Context, cache: &ImageCache) -> Secrets {
+pub(crate) async fn read_secrets(client: &Client, cache: &ImageCache) -> Secrets {
     let namespace = cache.metadata.namespace.as_deref().unwrap_or_default();
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let names: Vec<&str> = cache.spec.pull_secrets.iter().map(|s| s.name.as_str()).collect();
     let read = join_all(names.iter().map(|name| api.get(name))).await;
     let mut secrets = Secrets::default();

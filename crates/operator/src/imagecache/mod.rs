@@ -12,12 +12,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use larder_api::{ImageCache, ImageCacheRevision};
-use larder_core::images::{images_hash, wanted};
+use larder_core::images::images_hash;
 use larder_core::revise::owned;
+use larder_core::sources::{Combined, SourceView, combine};
 use larder_core::{requests, revision};
 
 use crate::context::Context;
 use crate::world::{Key, pair};
+pub(crate) use gather::read_secrets;
 
 /// What could not be done for a cache; it is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +44,14 @@ pub enum Error {
 /// Works on one cache. Returns after how long it wants to be called again.
 pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Option<Duration>, Error> {
     let Some(found) = ctx.world.caches.get(&key.0, &key.1) else {
+        ctx.sources.forget(&key);
         return Ok(None);
     };
     let mut cache = (*found).clone();
-    let wanted = wanted(&cache.spec);
     let now = Timestamp::now();
     if cache.metadata.deletion_timestamp.is_some() {
-        report::report(&ctx, &cache, &wanted, None).await?;
+        let combined = known(&ctx, &cache);
+        report::report(&ctx, &cache, &combined, None).await?;
         // The report may have made a newer version; the finalizer is taken off that one.
         let Some(cache) = ctx.world.caches.get(&key.0, &key.1) else {
             return Ok(None);
@@ -67,26 +70,52 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Option<Duration>, 
     }
 
     let purged = asked.last_purge.as_ref().is_some_and(|p| p.in_force);
-    let gathered = if purged || cache.spec.suspend {
-        None
+    let (combined, gathered) = if purged || cache.spec.suspend {
+        (known(&ctx, &cache), None)
     } else {
         let revisions = revisions_of(&ctx, &cache);
         let newest = newest_of(&revisions, &cache);
         let refresh = asked.last_refresh.as_ref().filter(|r| r.finished_at.is_none());
         let not_before = refresh.and_then(|r| r.requested_at.as_ref()).map(|t| t.0);
-        let gathered = gather::gather(&ctx, &cache, &wanted, newest, not_before).await;
-        // Where nothing can be parsed, nodes keep what they have; Accepted says why.
-        if !wanted.images.is_empty() {
-            revise::revise(&ctx, &mut cache, &wanted, &gathered, &revisions).await?;
+        let read = ctx.sources.read(&cache, not_before).await;
+        let combined = combined(&cache, &read.views, newest);
+        let believe_at = ctx.sources.note(&cache, &combined);
+        let wanted = &combined.wanted;
+        let mut gathered = gather::gather(&ctx, &cache, wanted, newest, not_before).await;
+        gathered.pending |= read.pending;
+        gathered.retry_at = [gathered.retry_at, read.wake_at, believe_at]
+            .into_iter()
+            .flatten()
+            .min();
+        // Where nothing can be parsed or read, nodes keep what they have; Accepted and Resolved say why.
+        if !wanted.images.is_empty() || combined.is_empty_for_good() {
+            revise::revise(&ctx, &mut cache, wanted, &gathered, &revisions).await?;
         }
-        Some(gathered)
+        (combined, Some(gathered))
     };
-    let report_at = report::report(&ctx, &cache, &wanted, gathered.as_ref()).await?;
+    let report_at = report::report(&ctx, &cache, &combined, gathered.as_ref()).await?;
     revise::prune(&ctx, &cache).await?;
 
     let retry_at = gathered.and_then(|g| g.retry_at);
     let wake = [asked.wake_at, retry_at, report_at].into_iter().flatten().min();
     Ok(wake.map(|at| until(at, Timestamp::now())))
+}
+
+/// The cache's images and what its status says of sources, from what these said.
+fn combined(cache: &ImageCache, views: &[SourceView], newest: Option<&ImageCacheRevision>) -> Combined {
+    let previous = cache.status.as_ref().map(|s| s.sources.as_slice());
+    combine(
+        &cache.spec,
+        views,
+        newest.map(|n| &n.spec.spec),
+        previous.unwrap_or_default(),
+    )
+}
+
+/// The same without asking anybody.
+fn known(ctx: &Context, cache: &ImageCache) -> Combined {
+    let revisions = revisions_of(ctx, cache);
+    combined(cache, &ctx.sources.look(cache), newest_of(&revisions, cache))
 }
 
 /// `namespace/name`.

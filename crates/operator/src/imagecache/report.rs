@@ -7,11 +7,11 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use larder_api::names::{FIELD_MANAGER, condition};
 use larder_api::{ImageCache, ImageCacheStatus, NodeImageCache};
-use larder_core::images::WantedImages;
 use larder_core::merge::Blocks;
 use larder_core::plan::Revisions;
 use larder_core::report::{NodeView, ReportInput};
 use larder_core::select::{Eligibility, eligibility};
+use larder_core::sources::Combined;
 use serde_json::json;
 
 use super::gather::Gathered;
@@ -24,7 +24,7 @@ use crate::events::Kind;
 pub(super) async fn report(
     ctx: &Context,
     cache: &ImageCache,
-    wanted: &WantedImages,
+    combined: &Combined,
     gathered: Option<&Gathered>,
 ) -> Result<Option<Timestamp>, Error> {
     let uid = cache.metadata.uid.as_deref().unwrap_or_default();
@@ -80,9 +80,10 @@ pub(super) async fn report(
         .collect();
     let input = ReportInput {
         cache,
-        wanted,
+        wanted: &combined.wanted,
         revision: newest_of(&revisions, cache),
         unresolved: gathered.map(|g| g.failures.as_slice()).unwrap_or_default(),
+        sources: &combined.statuses,
         resolving: gathered.is_some_and(|g| g.pending),
         nodes: views,
         previous: &previous,

@@ -177,7 +177,7 @@ pub(super) async fn create(
         if let Some(wait) = turn(ctx, node) {
             return Ok(Some(wait));
         }
-        let built = job::build(wanted, cache, facts, &ctx.pods);
+        let built = job::build(wanted, cache, &ctx.wanted(cache), facts, &ctx.pods);
         match try_and_create(ctx, built).await? {
             Made::Yes => ctx.with_memory(node, |memory| {
                 memory.rejections.remove(&wanted.cache_uid);

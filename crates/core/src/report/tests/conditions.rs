@@ -324,3 +324,52 @@ fn messages_are_bounded() {
             .all(|c| c.message.chars().count() <= 1024)
     );
 }
+
+#[test]
+fn sources_that_fail_are_named_and_those_not_asked_yet_are_not() {
+    let source = |name: &str, ready: bool, reason: &str| larder_api::image_cache_status::SourceStatus {
+        name: name.into(),
+        ready,
+        reason: reason.into(),
+        message: "in words".into(),
+        ..Default::default()
+    };
+    let mut world = world();
+    world.sources = vec![source("a", true, "Shrunk"), source("b", false, "Pending")];
+    assert_eq!(world.verdict("Resolved"), "True/AllResolved");
+    assert_eq!(world.report().sources, world.sources);
+    world.sources.push(source("c", false, "Unreachable"));
+    world.unresolved = vec![unresolved("redis:7", Reason::NotFound)];
+    assert_eq!(world.verdict("Resolved"), "False/Unreachable");
+    let words = world.condition("Resolved").message;
+    assert_eq!(
+        words,
+        "source c: Unreachable: in words; redis:7: NotFound: the registry's words"
+    );
+    assert_eq!(world.verdict("Degraded"), "True/Unreachable");
+    assert_eq!(world.verdict("Accepted"), "True/Valid");
+    assert_eq!(
+        world.verdict("Ready"),
+        "True/AllNodesReady",
+        "what is known is there"
+    );
+}
+
+#[test]
+fn what_is_not_carried_out_is_not_accepted() {
+    let mut world = world();
+    world.respec(|spec| {
+        spec.refresh =
+            serde_json::from_value(serde_json::json!({"schedule": "0 3 * * *", "timeZone": "Mars"})).unwrap();
+    });
+    assert_eq!(world.verdict("Accepted"), "False/InvalidSchedule");
+    assert!(world.condition("Accepted").message.contains("refresh.timeZone"));
+    world.respec(|spec| {
+        spec.sources = serde_json::from_value(serde_json::json!([
+            {"name": "pods", "workloads": {"namespaces": ["kube-system"]}},
+        ]))
+        .unwrap();
+    });
+    assert_eq!(world.verdict("Accepted"), "False/PolicyDenied");
+    assert_eq!(world.verdict("Degraded"), "True/PolicyDenied");
+}

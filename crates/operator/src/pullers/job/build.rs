@@ -26,7 +26,7 @@ use larder_api::names::{
 };
 use larder_core::facts::NodeFacts;
 use larder_core::image_ref::ImageRef;
-use larder_core::images;
+use larder_core::images::WantedImages;
 use larder_core::pull::PullJob;
 use larder_core::select::pod_tolerations;
 
@@ -42,8 +42,14 @@ const FOLDER_SIZE: &str = "16Mi";
 /// The user that everything runs as: `nobody` on most systems.
 const USER: i64 = 65534;
 
-/// Builds the Job that the decision asks for.
-pub fn build(pull: &PullJob, cache: &ImageCache, node: &NodeFacts, settings: &PodSettings) -> Job {
+/// Builds the Job that the decision asks for. `wanted` tells how the user, or a source, spells the images.
+pub fn build(
+    pull: &PullJob,
+    cache: &ImageCache,
+    wanted: &WantedImages,
+    node: &NodeFacts,
+    settings: &PodSettings,
+) -> Job {
     let template = cache.spec.pod_template.clone().unwrap_or_default();
     let images = serde_json::to_string(&pull.images).unwrap_or_default();
     let metadata = ObjectMeta {
@@ -70,13 +76,14 @@ pub fn build(pull: &PullJob, cache: &ImageCache, node: &NodeFacts, settings: &Po
     job(
         metadata,
         pull.deadline_seconds,
-        pod(pull, cache, template, node, settings),
+        pod(pull, cache, wanted, template, node, settings),
     )
 }
 
 fn pod(
     pull: &PullJob,
     cache: &ImageCache,
+    wanted: &WantedImages,
     template: PodTemplate,
     node: &NodeFacts,
     settings: &PodSettings,
@@ -84,7 +91,6 @@ fn pod(
     let own = resources(&[("cpu", "1m"), ("memory", "4Mi")], &[("memory", "64Mi")]);
     let resources = template.resources.unwrap_or(own);
     let secrets = &cache.spec.pull_secrets;
-    let wanted = images::wanted(&cache.spec);
     let spec = PodSpec {
         affinity: Some(on_node(&pull.node)),
         tolerations: Some(pod_tolerations(&cache.spec.nodes, node)),

@@ -42,7 +42,8 @@ fn pull() -> PullJob {
 fn job(spec: ImageCacheSpec) -> Job {
     build(
         &pull(),
-        &ImageCache::new("web", spec),
+        &ImageCache::new("web", spec.clone()),
+        &larder_core::images::wanted(&spec),
         &NodeFacts::default(),
         &settings(),
     )

@@ -1,0 +1,81 @@
+//! A document behind a URL.
+
+use larder_api::image_source::{HttpSource, ListFormat};
+use larder_registry::sources::json::JsonPath;
+use larder_registry::sources::{SourceError, SourceReason, json, lines};
+use larder_registry::{FetchError, Get, HttpOptions, Limits, SafeHttp};
+use reqwest::StatusCode;
+use url::Url;
+
+use super::{Ask, Failure, Fetched};
+
+pub(super) async fn fetch(
+    http: &SafeHttp,
+    options: &HttpOptions,
+    source: &HttpSource,
+    ask: &Ask,
+) -> Result<Fetched, Failure> {
+    let path = match source.format {
+        ListFormat::Lines => None,
+        ListFormat::Json => Some(JsonPath::parse(source.json_path.as_deref().unwrap_or_default())?),
+    };
+    let mut get = Get::new(url(&source.url)?);
+    if let Some(authorization) = &ask.authorization {
+        get = get.authorization(authorization);
+    }
+    if let Some(etag) = &ask.etag {
+        get = get.unless(etag);
+    }
+    let limits = Limits::default();
+    let answer = match &source.ca_bundle {
+        None => http.get(&get, &limits).await,
+        Some(bundle) => {
+            let http = SafeHttp::trusting(options, bundle.as_bytes())
+                .map_err(|e| SourceError::new(SourceReason::Malformed, format!("http.caBundle: {e}")))?;
+            http.get(&get, &limits).await
+        }
+    };
+    let answer = answer.map_err(|error| said(&error))?;
+    let Some(body) = answer.body else {
+        return Ok(Fetched::Unchanged);
+    };
+    let found = match &path {
+        None => lines::parse(&body)?,
+        Some(path) => json::parse(&body, path)?,
+    };
+    Ok(Fetched::Found {
+        found,
+        etag: answer.etag,
+    })
+}
+
+pub(super) fn url(text: &str) -> Result<Url, SourceError> {
+    Url::parse(text).map_err(|e| SourceError::new(SourceReason::Malformed, format!("url: {e}")))
+}
+
+/// Code and class; of what the other side wrote nothing, since whoever reads it chose only the address.
+pub(super) fn said(error: &FetchError) -> SourceError {
+    SourceError::new(class(error), error.to_string())
+}
+
+/// The class of an answer that cannot be used.
+pub(super) fn class(error: &FetchError) -> SourceReason {
+    match error {
+        FetchError::Status(status) => match *status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => SourceReason::NotFound,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SourceReason::Unauthorized,
+            StatusCode::TOO_MANY_REQUESTS => SourceReason::RateLimited,
+            _ => SourceReason::Unreachable,
+        },
+        FetchError::Scheme | FetchError::Refused(_) | FetchError::Downgrade(_) => {
+            SourceReason::AddressRefused
+        }
+        FetchError::ConnectTimeout | FetchError::Timeout => SourceReason::Timeout,
+        FetchError::TooLarge { .. } => SourceReason::TooLarge,
+        FetchError::Name { .. }
+        | FetchError::Connect { .. }
+        | FetchError::Broken { .. }
+        | FetchError::Redirects { .. }
+        | FetchError::NotAUrl => SourceReason::Unreachable,
+    }
+}

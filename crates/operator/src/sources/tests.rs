@@ -1,0 +1,112 @@
+#![allow(clippy::unwrap_used)]
+
+use larder_api::image_source::HttpSource;
+use larder_registry::sources::SourceReason;
+
+use super::*;
+use crate::context::Context;
+use crate::testing::{Lists, cache, context_asking};
+
+fn asking(names: &[&str]) -> (Arc<Context>, Arc<Lists>, ImageCache) {
+    let mut cache = cache();
+    cache.spec.sources = names
+        .iter()
+        .map(|name| Source {
+            name: (*name).to_owned(),
+            http: Some(HttpSource::default()),
+            ..Source::default()
+        })
+        .collect();
+    let lists = Arc::new(Lists::default());
+    let (ctx, _) = context_asking(cache.clone(), Arc::clone(&lists), |_| None);
+    (ctx, lists, cache)
+}
+
+fn images(view: &SourceView) -> Vec<&str> {
+    view.images.iter().flatten().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn each_source_is_asked_once_and_again_when_a_refresh_or_its_spec_asks() {
+    let (ctx, lists, mut cache) = asking(&["a", "b"]);
+    lists.say("a", Ok(&["nginx"]));
+    lists.say("b", Err(SourceReason::Unreachable));
+    for _ in 0..3 {
+        let read = ctx.sources.read(&cache, None).await;
+        assert!(!read.pending);
+        assert_eq!(images(&read.views[0]), ["nginx"]);
+        assert!(read.views[1].incomplete);
+        assert_eq!(read.views[1].problem.as_ref().unwrap().reason, "Unreachable");
+        assert!(read.wake_at.is_some(), "the failure is repeated");
+    }
+    assert_eq!(lists.asked(), 2);
+    let refresh = Some(Timestamp::now());
+    for _ in 0..3 {
+        ctx.sources.read(&cache, refresh).await;
+    }
+    assert_eq!(lists.asked(), 4);
+    cache.spec.sources[0].http.get_or_insert_default().url = "http://elsewhere".into();
+    assert_eq!(
+        ctx.sources.look(&cache)[0].images,
+        None,
+        "what another address said is not this one's"
+    );
+    ctx.sources.read(&cache, None).await;
+    assert_eq!(lists.asked(), 5);
+}
+
+#[tokio::test]
+async fn a_cache_of_the_same_name_begins_anew() {
+    let (ctx, lists, mut cache) = asking(&["a"]);
+    lists.say("a", Ok(&["nginx"]));
+    ctx.sources.read(&cache, None).await;
+    cache.metadata.uid = Some("another".into());
+    assert_eq!(ctx.sources.look(&cache)[0].images, None);
+    ctx.sources.read(&cache, None).await;
+    assert_eq!(lists.asked(), 2);
+    ctx.sources.forget(&("team".into(), "web".into()));
+    assert_eq!(ctx.sources.look(&cache)[0].images, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_holds_nobody_up_and_is_heard_late() {
+    let (ctx, lists, cache) = asking(&["a", "slow"]);
+    lists.say("a", Ok(&["nginx"]));
+    lists.say("slow", Ok(&["redis"]));
+    lists.hang("slow", Duration::from_secs(20));
+    let begun = Instant::now();
+    let read = ctx.sources.read(&cache, None).await;
+    assert_eq!(begun.elapsed(), PATIENCE);
+    assert!(read.pending);
+    assert_eq!(images(&read.views[0]), ["nginx"]);
+    assert_eq!(read.views[1].images, None);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(
+        ctx.queues.caches.take_marked(),
+        [("team".to_owned(), "web".to_owned())]
+    );
+    let read = ctx.sources.read(&cache, None).await;
+    assert!(!read.pending);
+    assert_eq!(images(&read.views[1]), ["redis"]);
+
+    lists.hang("slow", Duration::from_hours(1));
+    let read = ctx.sources.read(&cache, Some(Timestamp::now())).await;
+    assert!(read.pending);
+    assert_eq!(images(&read.views[1]), ["redis"], "what it said before");
+    tokio::time::sleep(AT_MOST).await;
+    let view = ctx.sources.look(&cache).pop().unwrap();
+    assert_eq!(view.problem.unwrap().reason, "Timeout");
+    assert_eq!(view.images.unwrap(), ["redis"]);
+}
+
+#[tokio::test]
+async fn other_namespaces_are_not_looked_at() {
+    let (ctx, _, mut cache) = asking(&[]);
+    cache.spec.sources = serde_json::from_value(serde_json::json!([
+        {"name": "pods", "workloads": {"namespaces": ["kube-system"]}},
+    ]))
+    .unwrap();
+    let read = ctx.sources.read(&cache, None).await;
+    assert!(!read.pending);
+    assert_eq!(read.views[0].problem.as_ref().unwrap().reason, "PolicyDenied");
+}
