@@ -117,6 +117,18 @@ fn summer_time_begins_in_berlin() {
 }
 
 #[test]
+fn of_several_times_of_the_day_the_one_in_the_gap_is_left_out() {
+    assert_eq!(
+        times(
+            &berlin("0 2,14 * * *"),
+            "2026-03-28T13:30:00Z",
+            "2026-03-30T00:30:00Z"
+        ),
+        ["2026-03-29T12:00:00Z", "2026-03-30T00:00:00Z"]
+    );
+}
+
+#[test]
 fn summer_time_ends_in_berlin() {
     // On 25 October 2026 the clocks go from 03:00 back to 02:00, which is 01:00 UTC.
     let (from, to) = ("2026-10-24T00:00:00Z", "2026-10-27T00:00:00Z");
