@@ -195,9 +195,9 @@ pub fn parse(bytes: &[u8], path: &JsonPath) -> Result<Found, SourceError> {
     })?;
     let mut collector = Collector::default();
     for (at, value) in path.find(&document)?.into_iter().enumerate() {
-        let place = format!("value {}: ", at + 1);
+        let place = format!("value {}", at + 1);
         match value {
-            Value::String(image) => collector.add(image.trim(), None, None, &place),
+            Value::String(image) => collector.add_listed(image.trim(), &place),
             other => {
                 let kind = match other {
                     Value::Null => "null",
@@ -206,7 +206,7 @@ pub fn parse(bytes: &[u8], path: &JsonPath) -> Result<Found, SourceError> {
                     Value::Array(_) => "a list; its items are at [*]",
                     _ => "an object",
                 };
-                let message = format!("{place}a text is expected, this is {kind}");
+                let message = format!("{place}: a text is expected, this is {kind}");
                 collector.error(SourceError::new(SourceReason::Malformed, message));
             }
         }

@@ -28,7 +28,7 @@ pub fn parse(bytes: &[u8]) -> Result<Found, SourceError> {
     for (at, line) in text.lines().enumerate() {
         let image = line.split('#').next().unwrap_or_default().trim();
         if !image.is_empty() {
-            collector.add(image, None, None, &format!("line {}: ", at + 1));
+            collector.add_listed(image, &format!("line {}", at + 1));
         }
     }
     collector.finish()
@@ -47,7 +47,7 @@ mod tests {
         let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             errors,
-            ["line 5: \"Bad Name\": character ' ' at position 4 is not allowed in an image reference"]
+            ["line 5 is no image reference: it has a character that is not allowed"]
         );
         assert_eq!(parse(b"").unwrap(), Found::default());
     }

@@ -12,7 +12,7 @@ pub mod workloads;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use larder_core::image_ref::ImageRef;
+use larder_core::image_ref::{ImageRef, ImageRefError};
 
 /// Images that one source may have, as a whole cache.
 pub const MAX_IMAGES: usize = 500;
@@ -28,9 +28,9 @@ const MAX_MESSAGE_CHARS: usize = 300;
 pub struct SourceImage {
     /// The reference as the source spells it; it is known to parse.
     pub image: String,
-    /// The app of an app registry, or the workload, that it is for.
+    /// The app of an app registry that it is for.
     pub app: Option<String>,
-    /// The service of the app, or the container of the workload.
+    /// The service of that app.
     pub service: Option<String>,
 }
 
@@ -38,11 +38,12 @@ pub struct SourceImage {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", app.as_ref().map(|app| format!("{app}: ")).unwrap_or_default())]
 pub struct SourceError {
-    /// The app or workload that it is about; None when it is about the source.
+    /// The app that it is about; None when it is about the source.
     pub app: Option<String>,
     /// One of a closed set.
     pub reason: SourceReason,
-    /// In words, on one line, at most 300 characters. It has no secrets, and of documents only names and numbers.
+    /// In words, on one line, at most 300 characters. Nothing of a list's text; of an app registry names, and what should
+    /// have been a reference.
     pub message: String,
 }
 
@@ -105,7 +106,7 @@ impl SourceError {
         }
     }
 
-    /// About one app or workload.
+    /// About one app.
     pub fn of_app(app: &str, reason: SourceReason, message: impl AsRef<str>) -> Self {
         Self {
             app: Some(app.chars().take(100).collect()),
@@ -141,30 +142,28 @@ struct Collector {
 }
 
 impl Collector {
-    /// Takes an image, or an error about `place` if it is none.
-    fn add(&mut self, image: &str, app: Option<&str>, service: Option<&str>, place: &str) {
-        match ImageRef::parse(image) {
-            Ok(parsed) => {
-                if !self.known.insert(parsed.normalized().to_owned()) {
-                    return;
-                }
-                self.images += 1;
-                if self.images <= MAX_IMAGES {
-                    self.found.images.push(SourceImage {
-                        image: image.to_owned(),
-                        app: app.map(str::to_owned),
-                        service: service.map(str::to_owned),
-                    });
-                }
-            }
-            Err(error) => {
-                let shown: String = image.chars().take(100).collect();
-                let message = format!("{place}{shown:?}: {error}");
-                self.error(match app {
-                    Some(app) => SourceError::of_app(app, SourceReason::InvalidReference, message),
-                    None => SourceError::new(SourceReason::InvalidReference, message),
+    /// Takes an image, unless it is known already.
+    fn add(&mut self, image: &str, app: Option<&str>, service: Option<&str>) -> Result<(), ImageRefError> {
+        let parsed = ImageRef::parse(image)?;
+        if self.known.insert(parsed.normalized().to_owned()) {
+            self.images += 1;
+            if self.images <= MAX_IMAGES {
+                self.found.images.push(SourceImage {
+                    image: image.to_owned(),
+                    app: app.map(str::to_owned),
+                    service: service.map(str::to_owned),
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Takes an item of a list, which is named by its `place` alone if it is no reference: a list may come from an address
+    /// of which whoever reads the message is not to see a word.
+    fn add_listed(&mut self, image: &str, place: &str) {
+        if let Err(error) = self.add(image, None, None) {
+            let message = format!("{place} is no image reference: {}", class(&error));
+            self.error(SourceError::new(SourceReason::InvalidReference, message));
         }
     }
 
@@ -191,6 +190,23 @@ impl Collector {
             }
         }
         Ok(self.found)
+    }
+}
+
+/// What is wrong with a reference, without a word of it.
+fn class(error: &ImageRefError) -> &'static str {
+    match error {
+        ImageRefError::Empty => "it is empty",
+        ImageRefError::TooLong { .. } => "it is too long",
+        ImageRefError::Character { .. } => "it has a character that is not allowed",
+        ImageRefError::Scheme { .. } => "it has a scheme, as a URL",
+        ImageRefError::Host { .. } => "its registry is no host",
+        ImageRefError::UpperCase { .. } => "its repository has upper-case letters",
+        ImageRefError::RepositoryTooLong { .. } => "its repository is too long",
+        ImageRefError::Repository { .. } => "its repository is malformed",
+        ImageRefError::ImageId => "it is the id of an image",
+        ImageRefError::Tag { .. } => "its tag is malformed",
+        ImageRefError::Digest { .. } => "its digest is malformed",
     }
 }
 

@@ -97,12 +97,9 @@ pub async fn read(documents: &dyn Documents, url: &str, brand: &str) -> Result<F
         match images {
             Ok(services) => {
                 for service in services {
-                    match service.image {
-                        Ok(image) => collector.add(&image, Some(&id), Some(&service.name), ""),
-                        Err((reason, problem)) => {
-                            let message = format!("service {:?}: {problem}", shorten(&service.name));
-                            collector.error(SourceError::of_app(&id, reason, message));
-                        }
+                    if let Err((reason, problem)) = take(&mut collector, &id, &service) {
+                        let message = format!("service {:?}: {problem}", shorten(&service.name));
+                        collector.error(SourceError::of_app(&id, reason, message));
                     }
                 }
             }
@@ -110,6 +107,20 @@ pub async fn read(documents: &dyn Documents, url: &str, brand: &str) -> Result<F
         }
     }
     collector.finish()
+}
+
+fn take(
+    collector: &mut Collector,
+    id: &str,
+    service: &services::Service,
+) -> Result<(), (SourceReason, String)> {
+    let image = service.image.as_ref().map_err(Clone::clone)?;
+    collector
+        .add(image, Some(id), Some(&service.name))
+        .map_err(|error| {
+            let problem = format!("{:?}: {error}", shorten(image));
+            (SourceReason::InvalidReference, problem)
+        })
 }
 
 async fn images_of(

@@ -76,8 +76,9 @@ pub(super) fn parse(text: &str) -> Result<Yaml, SourceError> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
+            // Its own words may quote the text.
             let place = error.marker();
-            let message = format!("not YAML: line {}: {}", place.line(), error.info());
+            let message = format!("not YAML: line {}, column {}", place.line(), place.col() + 1);
             SourceError::new(SourceReason::Malformed, message)
         })?;
         builder.take(event).map_err(|(reason, problem)| {

@@ -45,7 +45,7 @@ fn paths_lead_where_kubectl_would_go() {
             "value 2: a text is expected, this is a number",
             "value 3: a text is expected, this is null",
             "value 4: a text is expected, this is a list; its items are at [*]",
-            "value 5: \"B ad\": character ' ' at position 2 is not allowed in an image reference",
+            "value 5 is no image reference: it has a character that is not allowed",
         ]
     );
 }
