@@ -148,6 +148,8 @@ impl Registry for HttpRegistry {
             };
             match access.platforms(digest, wanted).await {
                 Ok(platforms) => return Ok(platforms),
+                // Users have limits of their own, and anybody gets the same manifests.
+                Err(error @ RegistryError::RateLimited { .. }) => refusal.keep(credential, error),
                 Err(error) => refusal.keep_or_return(credential, error)?,
             }
         }
@@ -199,10 +201,14 @@ impl Refusal {
         ) {
             return Err(error);
         }
+        self.keep(credential, error);
+        Ok(())
+    }
+
+    fn keep(&mut self, credential: Option<&Credential>, error: RegistryError) {
         if self.error.is_none() || credential.is_some() {
             self.error = Some(error);
         }
-        Ok(())
     }
 
     fn into_error(self, endpoint: &Endpoint<'_>, credentials: &Credentials) -> RegistryError {

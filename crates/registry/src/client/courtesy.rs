@@ -21,6 +21,8 @@ const MAX_HOSTS: usize = 256;
 const MAX_PAUSES: usize = 64;
 /// Where a registry says "later" without saying when.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
+/// A moment that is now, or over, is no "later".
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// No registry is left alone for longer.
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 
@@ -105,7 +107,7 @@ impl Courtesy {
     }
 
     fn wait(&self, key: &str, credential: &str, error: RegistryError, wait: Duration) -> RegistryError {
-        let (wait, now) = (wait.min(MAX_PAUSE), Instant::now());
+        let (wait, now) = (wait.clamp(MIN_PAUSE, MAX_PAUSE), Instant::now());
         let error = error.not_before(Timestamp::now(), wait);
         let pause = Pause {
             until: now + wait,
@@ -178,7 +180,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_said_later_is_not_asked_before() {
         let courtesy = Courtesy::new(8);
-        for (wait, expected) in [(Some(33), 33), (None, 5), (Some(1_000_000), 3600)] {
+        for (wait, expected) in [(Some(33), 33), (None, 5), (Some(0), 1), (Some(1_000_000), 3600)] {
             courtesy.refused("a", "", later(wait));
             assert_eq!(
                 wait_of(&courtesy, "a", "").await,

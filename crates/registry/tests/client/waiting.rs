@@ -83,6 +83,22 @@ async fn who_is_known_by_a_password_does_not_wait_for_nobody() -> Result<()> {
 }
 
 #[tokio::test]
+async fn manifests_are_fetched_with_a_password_where_nobody_gets_more() -> Result<()> {
+    let registry = token_registry().await?;
+    let digest = registry.put("a", "1", &amd64("x"));
+    let (client, image) = (client()?, image(&registry, "a:1")?);
+    assert!(!client.digest(&image, &right()).await?.private);
+    registry.fault("/v2/*", later(429, Some("60")));
+    let nobody = Credentials::anonymous();
+    assert!(client.platforms(&image, &digest, &nobody, &[]).await.is_err());
+    registry.clear_faults();
+    let refused = client.platforms(&image, &digest, &nobody, &[]).await.err();
+    assert_eq!(refused.map(|e| e.reason()), Some(Reason::RateLimited));
+    assert_eq!(client.platforms(&image, &digest, &right(), &[]).await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn eight_at_a_time() -> Result<()> {
     let registry = FakeRegistry::start(Auth::Open).await?;
     registry.put("a", "1", &amd64("x"));
