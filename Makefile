@@ -90,6 +90,10 @@ soak: setup images ## The long forms of the tests
 	@$(step) "Property tests, long" env PROPTEST_CASES=20000 cargo test --workspace --exclude larder-e2e --release --locked
 	@$(step) "End-to-end tests, long" env LARDER_SOAK=1 hack/e2e
 
+.PHONY: fuzz
+fuzz: ## 10,000 random inputs for each parser of strangers' words, grown by coverage; needs a nightly toolchain
+	@$(step) "Fuzz targets" hack/fuzz 10000
+
 .PHONY: bench
 bench: setup images ## Measures pulls, refreshes and API writes; results in bench/results
 	@hack/bench
