@@ -34,5 +34,6 @@ mod quota;
 mod refresh;
 mod rights;
 mod rollout;
+mod sources;
 mod support;
 mod validation;

@@ -132,6 +132,54 @@ fn out_of_bounds() -> Vec<(Value, String)> {
         ),
         (with("refresh", json!({})), "refresh.interval"),
         (
+            with("refresh", json!({"interval": "1h", "schedule": "0 3 * * *"})),
+            "refresh.schedule",
+        ),
+        (
+            with("refresh", json!({"interval": "1h", "timeZone": "UTC"})),
+            "refresh.timeZone",
+        ),
+        (
+            with("sources", json!([{"name": "a"}])),
+            "exactly one of configMap",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "workloads": {}, "http": {"url": "http://a"}}]),
+            ),
+            "exactly one of configMap",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "workloads": {}}, {"name": "a", "workloads": {}}]),
+            ),
+            "sources[1]",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "http": {"url": "file:///etc/passwd"}}]),
+            ),
+            "sources[0].http.url",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "http": {"url": "http://a", "format": "Json"}}]),
+            ),
+            "http.jsonPath",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "registryTags": {"repository": "a", "newest": 1}}]),
+            ),
+            "semver and regex",
+        ),
+        (with("exclude", json!(["a b"])), "exclude[0]"),
+        (
             with("rollout", json!({"imagesPerNode": 0})),
             "rollout.imagesPerNode",
         ),

@@ -4,9 +4,11 @@ mod env;
 mod identity;
 mod images;
 mod namespace;
+mod pages;
 mod status;
 mod truth;
 
 pub use env::{Env, writes_of_larder};
 pub use namespace::{Namespace, puller};
+pub use pages::Pages;
 pub use status::{Cache, condition, eventually, failure, node, reason};

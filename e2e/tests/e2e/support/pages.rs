@@ -1,0 +1,134 @@
+//! A small web server inside the cluster's network: beside the registries, where the operator reaches it.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use larder_e2e::cluster::addresses::REGISTRY_OPEN;
+use larder_e2e::cluster::machine::launch::enter;
+use larder_e2e::images::sha256_digest;
+use nix::sched::CloneFlags;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+use super::Env;
+
+/// Pages by path. Each has an ETag of its content. Serves until dropped.
+pub struct Pages {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct Shared {
+    pages: Mutex<BTreeMap<String, String>>,
+    /// Path and status of each answer.
+    answers: Mutex<Vec<(String, u16)>>,
+    /// Everything is answered with this instead.
+    broken: Mutex<Option<u16>>,
+}
+
+impl Pages {
+    /// Listens in the namespace of the control plane, at a free port.
+    pub fn serve(env: &Env) -> Self {
+        let namespace = Path::new("/run/netns").join(env.cluster.name().control_netns());
+        // A socket stays in the namespace that it was made in; the thread that enters it is good for nothing else.
+        let listening = std::thread::spawn(move || {
+            enter(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let listener = StdListener::bind((REGISTRY_OPEN, 0)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        });
+        let listener = TcpListener::from_std(listening.join().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let task = tokio::spawn({
+            let shared = Arc::clone(&shared);
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    tokio::spawn(answer(stream, Arc::clone(&shared)));
+                }
+            }
+        });
+        Self {
+            address,
+            shared,
+            task: task.abort_handle(),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn put(&self, path: &str, text: &str) {
+        self.shared
+            .pages
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), text.to_owned());
+    }
+
+    /// From now on every answer is this status; none: the pages again.
+    pub fn fail(&self, status: Option<u16>) {
+        *self.shared.broken.lock().unwrap() = status;
+    }
+
+    /// Statuses of the answers for a path, in order.
+    pub fn answers(&self, path: &str) -> Vec<u16> {
+        let answers = self.shared.answers.lock().unwrap();
+        answers
+            .iter()
+            .filter(|(p, _)| p == path)
+            .map(|(_, status)| *status)
+            .collect()
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One request and its answer; the connection is closed then.
+async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+        let mut bytes = [0; 4096];
+        match stream.read(&mut bytes).await {
+            Ok(n) if n > 0 => request.extend_from_slice(&bytes[..n]),
+            _ => return,
+        }
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let known = request.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("if-none-match")
+            .then(|| value.trim().to_owned())
+    });
+    let page = shared.pages.lock().unwrap().get(&path).cloned();
+    let broken = *shared.broken.lock().unwrap();
+    let etag = page.as_deref().map(etag).unwrap_or_default();
+    let (status, body) = match (broken, page) {
+        (Some(status), _) => (status, String::new()),
+        (None, None) => (404, String::new()),
+        (None, Some(_)) if known.as_ref() == Some(&etag) => (304, String::new()),
+        (None, Some(page)) => (200, page),
+    };
+    shared.answers.lock().unwrap().push((path, status));
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} Status\r\nETag: {etag}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    let _ = stream.write_all((head + &body).as_bytes()).await;
+}
+
+fn etag(page: &str) -> String {
+    format!("\"{}\"", sha256_digest(page.as_bytes()))
+}
