@@ -730,6 +730,35 @@ fn images_that_left_go_once_the_new_revision_is_there() {
 }
 
 #[test]
+fn a_revision_without_images_is_whole_and_the_images_before_it_go() {
+    for agent in [Agent::Absent, Agent::Alive] {
+        let mut node = Node::new();
+        node.agent = agent;
+        node.revision("old", &images("a.io", 3));
+        node.revision("none", &[]);
+        node.claim("c", "old", Removal::Purge);
+        node.claims[0].puller = Puller::Auto;
+        node.run(60);
+        assert_eq!(node.view("c").unwrap().state, NodeState::Ready, "{agent:?}");
+        node.claims[0].revision = "none".into();
+        node.claims[0].assigned_at = Time(node.now);
+        node.claims[0].remove_revisions = vec!["old".into()];
+        node.run(60);
+        let told = node.view("c").unwrap();
+        assert_eq!(
+            (told.state, told.total, told.revision.as_str()),
+            (NodeState::Ready, 0, "none"),
+            "{agent:?}"
+        );
+        assert!(told.held.contains(&"none".to_owned()), "{:?}", told.held);
+        if agent == Agent::Absent {
+            assert_eq!(told.removed_revisions, ["old"]);
+            assert!(node.store.is_empty() && node.jobs.is_empty(), "{:?}", node.store);
+        }
+    }
+}
+
+#[test]
 fn two_hundred_and_fifty_entries_go_in_three_jobs() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 250));

@@ -86,7 +86,8 @@ pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -
         ..on_node
     };
     ClaimDecision {
-        on_node: (own > 0).then_some(on_node),
+        // Of a revision without images, which is whole at once, somebody has to say so too.
+        on_node: (own > 0 || scope.images.is_empty()).then_some(on_node),
         images,
         create,
         delete: work.delete,
