@@ -25,7 +25,6 @@ impl Documents for Web<'_> {
             reason: SourceReason::Malformed,
             message: format!("url: {e}"),
         })?;
-        let host = parsed.host_str().unwrap_or_default().to_owned();
         let answer = self.http.get(&Get::new(parsed), &Limits::default()).await;
         match answer {
             Ok(fetched) => Ok(Document {
@@ -33,7 +32,7 @@ impl Documents for Web<'_> {
             }),
             Err(error) => Err(FetchError {
                 reason: class(&error),
-                message: format!("{host}: {}", said(&error).message),
+                message: said(&error).message,
             }),
         }
     }
