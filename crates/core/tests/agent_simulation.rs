@@ -11,7 +11,9 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::image_cache::{OnMissingPlatform, ProtectSpec, Puller, TimeoutsSpec};
 use larder_api::names::Reason;
-use larder_api::node_image_cache::{Desired, ImageState, NodeLimits, NodeState, ReportedDigest};
+use larder_api::node_image_cache::{
+    CacheOnNode, Desired, ImageState, NodeLimits, NodeState, PullerStatus, ReportedDigest,
+};
 use larder_core::agent::{Action, Decision, Failed, PullFailure, PullOrder};
 use larder_core::node::Write;
 
@@ -208,6 +210,33 @@ fn a_moved_tag_is_set_back_without_a_pull_and_caches_do_not_fight_for_one() {
     world.settle();
     assert!(world.held("newer").is_none());
     assert!(world.held("a:1").unwrap().names.contains_key("r.example/a:1"));
+}
+
+#[test]
+fn nothing_goes_while_the_kubelets_part_counts_on_it() {
+    let mut world = filled(&["a:1"]);
+    let believed = |state| PullerStatus {
+        node_uid: "node".into(),
+        caches: vec![CacheOnNode {
+            state,
+            ..world.entry("web").clone()
+        }],
+        ..PullerStatus::default()
+    };
+    let (ready, pulling, purging) = (
+        believed(NodeState::Ready),
+        believed(NodeState::Pulling),
+        believed(NodeState::Purging),
+    );
+    world.claimed("web").desired = Desired::Absent;
+    for counts in [ready, pulling] {
+        world.kubelet = Some(counts);
+        world.run(20);
+        assert_eq!((world.state("web"), world.store.len()), (NodeState::Purging, 1));
+    }
+    world.kubelet = Some(purging);
+    world.settle();
+    assert_eq!((world.state("web"), world.store.len()), (NodeState::Purged, 0));
 }
 
 #[test]

@@ -159,6 +159,9 @@ impl Keeper {
         let previous = object
             .and_then(status)
             .filter(|s| s.puller.node_uid == spec.node_uid);
+        let kubelet = object
+            .and_then(|o| o.status.as_ref()?.kubelet.as_ref())
+            .filter(|k| k.node_uid == spec.node_uid);
         let memory = self
             .memory
             .get_or_insert_with(|| previous.map(Memory::from_status).unwrap_or_default());
@@ -177,6 +180,7 @@ impl Keeper {
             generation: object.and_then(|o| o.metadata.generation).unwrap_or(0),
             revisions: &revisions,
             previous,
+            kubelet,
             written_at: self.reporter.written_at(),
             observed: observed.as_ref().map_err(String::as_str),
             pulls: &pulls,

@@ -72,8 +72,17 @@ fn absent(
     let unreadable = !claims
         .revisions
         .contains_key(&(claim.namespace.as_str(), claim.revision.as_str()));
-    if unreadable || scope.wanted.blind {
-        return purged.unwrap_or_else(|| waiting(scope.input, claim, current.as_ref(), unreadable));
+    let wait = if unreadable {
+        Some(Wait::Unreadable)
+    } else if scope.wanted.blind {
+        Some(Wait::Blind)
+    } else if kubelet_counts(scope.input, claim) {
+        Some(Wait::Kubelet)
+    } else {
+        None
+    };
+    if let Some(wait) = wait {
+        return purged.unwrap_or_else(|| waiting(scope.input, claim, current.as_ref(), wait));
     }
     let names = left::names(claim);
     let entries = claims.entries(claim, &names);
@@ -160,22 +169,46 @@ fn present(
     Some(next)
 }
 
-/// Nothing is removed on a guess.
+/// Why a removal does not begin yet.
+#[derive(Clone, Copy)]
+enum Wait {
+    /// The claimed revision cannot be read.
+    Unreadable,
+    /// A revision that may want the same images cannot be read: nothing is removed on a guess.
+    Blind,
+    /// The kubelet's part still counts on what is to go.
+    Kubelet,
+}
+
+/// Whether the kubelet's block still calls images of the claim present. Were they removed before it forgets them, it would
+/// be believed again should the removal be called off.
+fn kubelet_counts(input: &AgentInput<'_>, claim: &CacheClaim) -> bool {
+    let entries = input.kubelet.iter().flat_map(|k| &k.caches);
+    entries
+        .filter(|c| c.uid == claim.uid)
+        .any(|c| !matches!(c.state, NodeState::Purging | NodeState::Purged))
+}
+
 fn waiting(
     input: &AgentInput<'_>,
     claim: &CacheClaim,
     current: Option<&CacheOnNode>,
-    unreadable: bool,
+    wait: Wait,
 ) -> CacheOnNode {
     let mut next = leaving(claim, current, input.now);
-    (next.reason, next.message) = if unreadable {
-        let message = format!("revision {} cannot be read", claim.revision);
-        (Some(Reason::RevisionMissing), message)
-    } else {
-        (
+    (next.reason, next.message) = match wait {
+        Wait::Unreadable => (
+            Some(Reason::RevisionMissing),
+            format!("revision {} cannot be read", claim.revision),
+        ),
+        Wait::Blind => (
             None,
             "waits for a revision that cannot be read and may want the same".to_owned(),
-        )
+        ),
+        Wait::Kubelet => (
+            None,
+            "waits until the operator no longer counts on what the kubelet pulled".to_owned(),
+        ),
     };
     next
 }

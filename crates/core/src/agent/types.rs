@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use larder_api::NodeImageCacheSpec;
 use larder_api::names::Reason;
-use larder_api::node_image_cache::{AgentStatus, Capability, RuntimeOnNode};
+use larder_api::node_image_cache::{AgentStatus, Capability, PullerStatus, RuntimeOnNode};
 
 use crate::node::Write;
 use crate::plan::Revisions;
@@ -32,6 +32,8 @@ pub struct AgentInput<'a> {
     pub revisions: &'a Revisions<'a>,
     /// The status as last written, by this process or the one before it; none if it is about another node's UID.
     pub previous: Option<&'a AgentStatus>,
+    /// What the operator wrote of the kubelet's part; none if it is about another node's UID.
+    pub kubelet: Option<&'a PullerStatus>,
     /// When progress was last written, if this process knows.
     pub written_at: Option<Timestamp>,
     /// What the runtime holds; an error in words where it could not be asked.

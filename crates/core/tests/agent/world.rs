@@ -8,7 +8,7 @@ use larder_api::image_cache::{Puller, Removal};
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{
     AgentStatus, CacheClaim, CacheOnNode, Capability, ClaimOverrides, Desired, ImageOnNode, ImageState,
-    NodeState, RuntimeOnNode,
+    NodeState, PullerStatus, RuntimeOnNode,
 };
 use larder_api::revision::{ImageCacheRevisionSpec, PlatformManifest, RevisionBody, RevisionImage};
 use larder_api::{ImageCacheRevision, NodeImageCacheSpec};
@@ -60,6 +60,8 @@ pub struct World {
     /// Names of revisions that cannot be read.
     pub unreadable: BTreeSet<String>,
     pub status: Option<AgentStatus>,
+    /// What the operator says of the kubelet's part.
+    pub kubelet: Option<PullerStatus>,
     pub memory: Memory,
     pub pulls: Vec<RunningPull>,
     pub removing: Option<RemoveOrder>,
@@ -119,6 +121,7 @@ impl World {
             revisions: vec![],
             unreadable: BTreeSet::new(),
             status: None,
+            kubelet: None,
             memory: Memory::default(),
             pulls: vec![],
             removing: None,
@@ -315,6 +318,7 @@ impl World {
                 generation: self.generation,
                 revisions: &readable,
                 previous: self.status.as_ref(),
+                kubelet: self.kubelet.as_ref(),
                 written_at: self.written_at,
                 observed: match &self.runtime_error {
                     Some(words) => Err(words),
