@@ -26,8 +26,9 @@ use super::revisions::Known;
 use super::{Settings, act};
 use crate::Attempt;
 
-/// Changes of the runtime that come together are looked at together.
-const GATHER_EVENTS: Duration = Duration::from_millis(200);
+/// Changes of the runtime are looked at together, at most once in this time: on a busy node most are not about images of
+/// ours.
+const GATHER_EVENTS: Duration = Duration::from_secs(1);
 /// The same for pulls that end together: the next ones should begin soon.
 const GATHER_ENDS: Duration = Duration::from_millis(10);
 /// The progress of pulls at work is looked at this often.
@@ -97,6 +98,7 @@ impl Keeper {
                     () = tokio::time::sleep(GATHER_EVENTS) => {}
                     // Whose end the changes may well be: what comes next does not wait for more of them.
                     ended = self.pulls.next() => self.gather_ends(ended).await,
+                    Some(ended) = self.removals.next() => self.removed(ended),
                     _ = own.changed() => {}
                 },
                 ended = self.pulls.next() => self.gather_ends(ended).await,
