@@ -5,6 +5,7 @@
 //! must not list or watch anything beyond the node's own object.
 
 mod attempt;
+mod credentials;
 mod duration;
 mod failure;
 pub mod pull;
@@ -13,3 +14,4 @@ pub mod run;
 pub mod status;
 
 pub use attempt::Attempt;
+pub use credentials::ProviderFiles;

@@ -1,9 +1,7 @@
 //! `larder-agent pull`: pulls images, one shot, on a host that need not belong to a cluster.
 
-mod credentials;
 mod list;
 mod output;
-mod provider;
 mod work;
 
 use std::io::{self, IsTerminal as _};
@@ -16,8 +14,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use larder_runtime::{Timeouts, find_runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::credentials::{Finder, ProviderFlags};
 use crate::duration;
-use credentials::Finder;
 use output::Output;
 use work::{Patience, Work};
 
@@ -43,12 +41,8 @@ pub struct Arguments {
     /// Credentials as `docker login` and pull secrets keep them: a file with {"auths": ...}.
     #[arg(long, value_name = "FILE")]
     docker_config: Vec<PathBuf>,
-    /// The kubelet's configuration of credential provider plugins.
-    #[arg(long, value_name = "FILE", requires = "image_credential_provider_bin_dir")]
-    image_credential_provider_config: Option<PathBuf>,
-    /// Where the plugins are.
-    #[arg(long, value_name = "DIR", requires = "image_credential_provider_config")]
-    image_credential_provider_bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    providers: ProviderFlags,
     /// Images pulled at a time.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     parallel: u16,
@@ -138,11 +132,8 @@ fn prepare(arguments: &Arguments) -> Result<(list::Wanted, Finder)> {
     for path in &arguments.docker_config {
         finder.add_docker_config(path)?;
     }
-    if let (Some(config), Some(folder)) = (
-        &arguments.image_credential_provider_config,
-        &arguments.image_credential_provider_bin_dir,
-    ) {
-        finder.add_providers(config, folder)?;
+    if let Some(files) = arguments.providers.files() {
+        finder.add_providers(&files)?;
     }
     Ok((wanted, finder))
 }

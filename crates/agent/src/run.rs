@@ -10,6 +10,7 @@ mod connection;
 mod keeper;
 mod metrics;
 mod object;
+mod plugins;
 mod progress;
 mod pull;
 mod pulls;
@@ -31,6 +32,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
+use crate::ProviderFiles;
+use crate::credentials::ProviderFlags;
 use crate::duration;
 use crate::pull::socket_path;
 use attempts::Attempts;
@@ -62,6 +65,9 @@ pub struct Arguments {
     /// How often the runtime is looked at when nothing is known to have happened.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     look_every: Duration,
+    /// With these the agent pulls private images for caches with `privateImages: Agent`.
+    #[command(flatten)]
+    providers: ProviderFlags,
 }
 
 /// What an agent has to know.
@@ -77,6 +83,8 @@ pub struct Settings {
     pub host_run: Vec<PathBuf>,
     /// How often the runtime is looked at when nothing is known to have happened.
     pub look_every: Duration,
+    /// The kubelet's credential provider plugins; none: what needs credentials is not pulled.
+    pub providers: Option<ProviderFiles>,
 }
 
 /// Runs the command until it is told to stop.
@@ -105,6 +113,7 @@ async fn work(arguments: Arguments) -> Result<()> {
         pod_uid: arguments.pod_uid,
         host_run: arguments.host_run,
         look_every: arguments.look_every.max(Duration::from_secs(1)),
+        providers: arguments.providers.files(),
     };
     let client = client::client(client::config().await?)?;
     let listener = TcpListener::bind(arguments.listen)

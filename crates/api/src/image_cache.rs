@@ -39,6 +39,7 @@ use crate::image_source::Source;
     printcolumn(name = "Puller", type_ = "string", json_path = ".spec.puller", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.privateImages != 'Agent' || self.puller != 'Job'").message("privateImages must not be Agent where puller is Job"))]
 #[x_kube(validation = Rule::new("(has(self.images) && size(self.images) > 0) || (has(self.sources) && size(self.sources) > 0)").message("images or sources must name something"))]
 pub struct ImageCacheSpec {
     /// The images, at most 500. Two spellings of one image (`nginx` and `docker.io/library/nginx:latest`) are
@@ -72,6 +73,11 @@ pub struct ImageCacheSpec {
     /// the kubelet all else.
     #[serde(default)]
     pub puller: Puller,
+
+    /// Who pulls what needs credentials. `Agent`: the agent, with the credential provider plugins of its node and never
+    /// with `pullSecrets`; in its place Jobs where no agent runs and `puller` is not Agent.
+    #[serde(default)]
+    pub private_images: PrivateImages,
 
     /// Secrets of this namespace, of type `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg`, for
     /// registries that ask for credentials.
@@ -173,7 +179,19 @@ pub enum Puller {
     Auto,
     /// The kubelet, by pods of short Jobs.
     Job,
-    /// The agent; a node without one waits for it. What needs credentials is pulled by the kubelet all the same.
+    /// The agent; a node without one waits for it. What needs credentials is pulled by the kubelet all the same, unless
+    /// `privateImages` says otherwise.
+    Agent,
+}
+
+/// Who pulls images that need credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PrivateImages {
+    /// The kubelet, by pods with the cache's pull secrets. It remembers for whom it pulled, and may check pods by that.
+    #[default]
+    Kubelet,
+    /// The agent, with the credential provider plugins of its node. To the kubelet such an image is one that was there
+    /// before.
     Agent,
 }
 

@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::image_cache::{OnMissingPlatform, ProtectSpec, Puller, Removal, RetrySpec, TimeoutsSpec};
+use crate::image_cache::{
+    OnMissingPlatform, PrivateImages, ProtectSpec, Puller, Removal, RetrySpec, TimeoutsSpec,
+};
 use crate::names;
 
 /// What one node should hold: claims of caches on it.
@@ -112,6 +114,9 @@ pub struct CacheClaim {
     /// Who pulls.
     #[serde(default)]
     pub puller: Puller,
+    /// Who pulls what needs credentials.
+    #[serde(default)]
+    pub private_images: PrivateImages,
     /// What the cache asks of the agent beyond the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<ClaimOverrides>,

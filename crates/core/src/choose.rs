@@ -1,29 +1,55 @@
 //! Who pulls an image on a node.
 
-use larder_api::image_cache::Puller;
+use larder_api::image_cache::{PrivateImages, Puller};
+use larder_api::node_image_cache::CacheClaim;
 use larder_api::revision::{ImageCacheRevisionSpec, RevisionImage};
+
+/// What a cache says about who pulls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Who {
+    /// `spec.puller`.
+    pub puller: Puller,
+    /// `spec.privateImages`.
+    pub private_images: PrivateImages,
+}
+
+impl From<&CacheClaim> for Who {
+    fn from(claim: &CacheClaim) -> Self {
+        Self {
+            puller: claim.puller,
+            private_images: claim.private_images,
+        }
+    }
+}
 
 /// Whether an image of a claim is the agent's to pull, given that there is an agent.
 ///
-/// What needs credentials is the kubelet's: it has the pull secrets and the node's credential providers, and remembers
-/// for whom it pulled (KEP-2535). So is what nobody has looked up, unless the agent was asked for by name and the cache
-/// names no secret that the kubelet could use.
-pub fn is_for_agent(puller: Puller, revision: &ImageCacheRevisionSpec, image: &RevisionImage) -> bool {
-    match puller {
+/// What needs credentials is the kubelet's, unless the cache says otherwise: it has the pull secrets and the node's
+/// credential providers, and remembers for whom it pulled (KEP-2535). So is what nobody has looked up, unless the agent
+/// was asked for by name and the cache names no secret that the kubelet could use.
+pub fn is_for_agent(who: Who, revision: &ImageCacheRevisionSpec, image: &RevisionImage) -> bool {
+    let private = || !image.private || may_use_credentials(who, image);
+    match who.puller {
         Puller::Job => false,
-        Puller::Auto => !image.private,
-        Puller::Agent => !image.private || (image.digest.is_none() && revision.pull_secrets.is_empty()),
+        Puller::Auto => private(),
+        Puller::Agent => private() || (image.digest.is_none() && revision.pull_secrets.is_empty()),
     }
+}
+
+/// Whether the agent may ask the credential providers of its node for an image. What can be had without is had without.
+pub fn may_use_credentials(who: Who, image: &RevisionImage) -> bool {
+    image.private && who.private_images == PrivateImages::Agent
 }
 
 #[cfg(test)]
 mod tests {
     use larder_api::image_cache::PullSecret;
 
+    use super::PrivateImages::{Agent, Kubelet};
     use super::*;
 
     #[test]
-    fn what_needs_credentials_is_the_kubelets() {
+    fn what_needs_credentials_is_the_kubelets_unless_the_cache_says_otherwise() {
         let image = |private: bool, resolved: bool| RevisionImage {
             private,
             digest: resolved.then(|| "sha256:1".to_owned()),
@@ -35,20 +61,31 @@ mod tests {
             ..ImageCacheRevisionSpec::default()
         };
         let cases = [
-            (Puller::Job, &bare, image(false, true), false),
-            (Puller::Auto, &bare, image(false, true), true),
-            (Puller::Auto, &bare, image(true, true), false),
-            (Puller::Auto, &bare, image(true, false), false),
-            (Puller::Agent, &bare, image(false, true), true),
-            (Puller::Agent, &bare, image(true, true), false),
-            (Puller::Agent, &bare, image(true, false), true),
-            (Puller::Agent, &with_secret, image(true, false), false),
+            (Puller::Job, Kubelet, &bare, image(false, true), false),
+            (Puller::Job, Agent, &bare, image(true, true), false),
+            (Puller::Auto, Kubelet, &bare, image(false, true), true),
+            (Puller::Auto, Kubelet, &bare, image(true, true), false),
+            (Puller::Auto, Kubelet, &bare, image(true, false), false),
+            (Puller::Auto, Agent, &bare, image(false, true), true),
+            (Puller::Auto, Agent, &with_secret, image(true, true), true),
+            (Puller::Auto, Agent, &with_secret, image(true, false), true),
+            (Puller::Agent, Kubelet, &bare, image(false, true), true),
+            (Puller::Agent, Kubelet, &bare, image(true, true), false),
+            (Puller::Agent, Kubelet, &bare, image(true, false), true),
+            (Puller::Agent, Kubelet, &with_secret, image(true, false), false),
+            (Puller::Agent, Agent, &with_secret, image(true, false), true),
         ];
-        for (puller, revision, image, expected) in cases {
+        for (puller, private_images, revision, image, expected) in cases {
+            let who = Who {
+                puller,
+                private_images,
+            };
+            assert_eq!(is_for_agent(who, revision, &image), expected, "{who:?} {image:?}");
+            let credentials = may_use_credentials(who, &image);
             assert_eq!(
-                is_for_agent(puller, revision, &image),
-                expected,
-                "{puller:?} {image:?}"
+                credentials,
+                image.private && private_images == Agent,
+                "{who:?} {image:?}"
             );
         }
     }

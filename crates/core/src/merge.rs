@@ -19,7 +19,7 @@ use larder_api::image_cache::Puller;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, NodeState, PullerStatus};
 use larder_api::revision::{ImageCacheRevisionSpec, RevisionImage};
 
-use crate::choose::is_for_agent;
+use crate::choose::{Who, is_for_agent};
 use crate::plan::{Revisions, saturating};
 
 pub use presence::{Agent, AgentFacts, AgentPod, GONE_FOR, JOINED_FOR, NOT_READY_FOR};
@@ -56,7 +56,7 @@ pub struct ClaimView<'a> {
 /// Who answers for the images of one claim.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
-    puller: Puller,
+    who: Who,
     /// The agent's images are the agent's word; else the kubelet's block speaks of all of them.
     pub(crate) by_agent: bool,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Split {
 impl Split {
     /// Whether the agent answers for the image.
     pub(crate) fn is_agents(self, revision: &ImageCacheRevisionSpec, image: &RevisionImage) -> bool {
-        self.by_agent && is_for_agent(self.puller, revision, image)
+        self.by_agent && is_for_agent(self.who, revision, image)
     }
 }
 
@@ -111,7 +111,7 @@ impl<'a> Blocks<'a> {
             agent || !self.is_whole(claim, revisions)
         };
         Split {
-            puller: claim.puller,
+            who: claim.into(),
             by_agent: takes_part && spoken(),
         }
     }
@@ -141,7 +141,7 @@ impl<'a> Blocks<'a> {
         let Some(entry) = self.of_kubelet(&claim.uid) else {
             return false;
         };
-        counts_all(claim.puller, claim, entry, revisions)
+        counts_all(claim, entry, revisions)
     }
 
     /// What the node holds of a claim.
@@ -209,12 +209,12 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Whether the entry counts all images of its revision, some of which would be the agent's for such a `puller`.
-fn counts_all(puller: Puller, claim: &CacheClaim, entry: &CacheOnNode, revisions: &Revisions<'_>) -> bool {
+/// Whether the entry counts all images of its revision, some of which would be the agent's if there were one.
+fn counts_all(claim: &CacheClaim, entry: &CacheOnNode, revisions: &Revisions<'_>) -> bool {
     let key = (claim.namespace.as_str(), entry.revision.as_str());
     revisions.get(&key).map(|r| &r.spec.spec).is_some_and(|r| {
         let counted = usize::try_from(entry.total.saturating_add(entry.skipped)).unwrap_or(0);
-        counted == r.images.len() && r.images.iter().any(|i| is_for_agent(puller, r, i))
+        counted == r.images.len() && r.images.iter().any(|i| is_for_agent(claim.into(), r, i))
     })
 }
 

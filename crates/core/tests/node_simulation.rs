@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use larder_api::image_cache::{ImageEntry, Puller, Removal};
+use larder_api::image_cache::{ImageEntry, PrivateImages, Puller, Removal};
 use larder_api::names::{
     IMAGES_ANNOTATION, NODE_UID_ANNOTATION, REVISION_ANNOTATION, Reason, WORK_ANNOTATION,
 };
@@ -163,6 +163,7 @@ impl Node {
             removal,
             verify_after: None,
             puller: Puller::Job,
+            private_images: PrivateImages::Kubelet,
             overrides: None,
         });
     }
@@ -392,7 +393,7 @@ impl Node {
                 .iter()
                 .find(|r| r.metadata.name.as_deref() == Some(&claim.revision));
             let spec = &revision.unwrap().spec.spec;
-            let own = |i: &RevisionImage| is_for_agent(claim.puller, spec, i);
+            let own = |i: &RevisionImage| is_for_agent(claim.into(), spec, i);
             let mut entry = CacheOnNode {
                 namespace: "ns".into(),
                 name: claim.name.clone(),
@@ -1089,6 +1090,7 @@ proptest! {
         kinds in proptest::collection::vec(any::<bool>(), 1..12),
         changes in proptest::collection::vec((1i64..12, 0usize..3, any::<bool>()), 0..12),
         last in 0usize..3,
+        by_agent in any::<bool>(),
     ) {
         let mut node = Node::new();
         let all: Vec<String> = kinds
@@ -1100,6 +1102,9 @@ proptest! {
         node.revision("half", &all[..all.len().div_ceil(2)]);
         node.claim("c", "r", Removal::Retain);
         node.claims[0].puller = Puller::Auto;
+        if by_agent {
+            node.claims[0].private_images = PrivateImages::Agent;
+        }
         let presences = [Agent::Absent, Agent::Waiting { until: Timestamp::MAX }, Agent::Alive];
         for (seconds, presence, switch) in changes {
             node.agent = presences[presence];
@@ -1116,7 +1121,7 @@ proptest! {
                 if node.agent != Agent::Absent {
                     let spec = &node.by_name()[&("ns", node.claims[0].revision.as_str())].spec.spec;
                     let begun: Vec<String> = node.decide().pull.into_iter().flat_map(|j| j.images).collect();
-                    let agents = spec.images.iter().filter(|i| is_for_agent(Puller::Auto, spec, i));
+                    let agents = spec.images.iter().filter(|i| is_for_agent((&node.claims[0]).into(), spec, i));
                     for image in agents {
                         prop_assert!(!begun.contains(&image.image), "{} is the agent's", image.image);
                     }

@@ -380,6 +380,7 @@ pub(crate) fn object() -> NodeImageCache {
         removal: larder_api::image_cache::Removal::Retain,
         verify_after: None,
         puller: larder_api::image_cache::Puller::Auto,
+        private_images: larder_api::image_cache::PrivateImages::Kubelet,
         overrides: None,
     }];
     object.spec.limits = Some(NodeLimits {

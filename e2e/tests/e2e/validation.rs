@@ -126,6 +126,16 @@ fn out_of_bounds() -> Vec<(Value, String)> {
             with("pullSecrets", json!([{"name": "Reg Cred"}])),
             "pullSecrets[0].name",
         ),
+        // There is no way to name another namespace's.
+        (
+            with("pullSecrets", json!([{"name": "other/regcred"}])),
+            "pullSecrets[0].name",
+        ),
+        (with("privateImages", json!("Job")), "privateImages"),
+        (
+            json!({"images": [{"image": "nginx"}], "puller": "Job", "privateImages": "Agent"}),
+            "privateImages must not be Agent",
+        ),
         (
             with("pullSecrets", json!([{"name": "a"}, {"name": "a"}])),
             "pullSecrets[1]",
@@ -188,7 +198,7 @@ fn out_of_bounds() -> Vec<(Value, String)> {
             "rollout.imagesPerNode",
         ),
     ]
-    .map(|(spec, field)| (spec, format!("spec.{field}")))
+    .map(|(spec, field)| (spec, field.to_owned()))
     .into();
     for limit in [
         json!("0%"),
@@ -303,20 +313,26 @@ async fn bounds_themselves_are_accepted_and_defaults_are_as_documented() {
     namespace.delete().await;
 }
 
-/// Fields of later releases are not accepted and ignored.
+/// What is not there is not accepted and ignored: a field of a later release, or another namespace's secret.
 #[tokio::test]
-async fn fields_that_do_nothing_yet_are_named_as_unknown() {
+async fn fields_that_do_nothing_are_named_as_unknown() {
     let env = Env::shared().await;
     let namespace = env.namespace("validation").await;
-    for field in ["sources", "exclude", "readiness", "privateImages"] {
+    for (spec, field) in [
+        ("readiness: {}", "spec.readiness"),
+        (
+            "pullSecrets: [{name: regcred, namespace: other}]",
+            "spec.pullSecrets[0].namespace",
+        ),
+    ] {
         let yaml = format!(
             "apiVersion: larder.dev/v1alpha1\nkind: ImageCache\nmetadata: {{name: x, namespace: {}}}\n\
-             spec: {{images: [{{image: nginx}}], {field}: {{}}}}\n",
+             spec: {{images: [{{image: nginx}}], {spec}}}\n",
             namespace.name
         );
         let message = env.apply(&yaml).unwrap_err();
         assert!(
-            message.contains(&format!("unknown field \"spec.{field}\"")),
+            message.contains(&format!("unknown field \"{field}\"")),
             "{message}"
         );
     }

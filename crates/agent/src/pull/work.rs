@@ -12,10 +12,10 @@ use larder_core::image_ref::ImageRef;
 use larder_runtime::{Runtime, RuntimeClient, RuntimeError};
 use tokio::time::Instant;
 
-use super::credentials::{Finder, Found};
 use super::list::Wanted;
 use super::output::{Failure, Output, Summary};
 use crate::Attempt;
+use crate::credentials::Finder;
 use crate::failure::{self, PullError};
 
 /// What the registry refuses for good is refused again, but a tag may be on its way there, and a token service may have
@@ -175,31 +175,22 @@ impl Work {
         result
     }
 
-    /// Tries every credential that fits. One that is refused says nothing of the next.
     async fn pull(&self, image: &ImageRef, at_most: Duration) -> Result<i64, PullError> {
-        let Found { to_try, complaints } = self.finder.find(image).await;
-        let mut refused: Option<PullError> = None;
-        for auth in to_try {
-            match self.runtime.pull(image.normalized(), auth, at_most).await {
-                Ok(id) => return Ok(self.size(image, &id).await),
-                Err(error) => {
-                    let error = failure::of(&error);
-                    let next = is_about_credentials(error.reason);
-                    // What the first, best fitting credential was told says most.
-                    let first = refused.get_or_insert_with(|| error.clone());
-                    if !next {
-                        *first = error;
-                        break;
-                    }
+        let runtime = self.runtime.as_ref();
+        let found = self.finder.find(image).await;
+        let pulled = self
+            .finder
+            .pull(runtime, image, image.normalized(), &found, at_most);
+        match pulled.await {
+            Ok(id) => Ok(self.size(image, &id).await),
+            Err(mut error) => {
+                for complaint in &found.complaints {
+                    error.message.push_str("; ");
+                    error.message.push_str(complaint);
                 }
+                Err(error)
             }
         }
-        let mut error = refused.unwrap_or_else(|| failure::too_long(at_most));
-        for complaint in complaints {
-            error.message.push_str("; ");
-            error.message.push_str(&complaint);
-        }
-        Err(error)
     }
 
     async fn size(&self, image: &ImageRef, id: &str) -> i64 {
@@ -213,14 +204,6 @@ impl Work {
             .flatten()
             .map_or(0, |found| i64::try_from(found.size).unwrap_or(i64::MAX))
     }
-}
-
-/// Registries hide what exists from those who may not see it, so that not found is one of them.
-fn is_about_credentials(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Unauthorized | Reason::CredentialsMissing | Reason::NotFound
-    )
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::attempts::Attempts;
 use super::connection::Connection;
 use super::metrics::Metrics;
 use super::object::{Object, Own};
+use super::plugins::Plugins;
 use super::pulls::{Ended, Pulls};
 use super::removals::{Removal, Removals};
 use super::report::Reporter;
@@ -72,6 +73,7 @@ impl Keeper {
                 Arc::clone(&object),
                 Arc::clone(&metrics),
             ),
+            pulls: Pulls::new(Plugins::load(settings.providers.as_ref())),
             client,
             settings,
             object,
@@ -80,7 +82,6 @@ impl Keeper {
             changed,
             revisions: Known::default(),
             memory: None,
-            pulls: Pulls::default(),
             removals: Removals::default(),
             set: BTreeMap::new(),
         }

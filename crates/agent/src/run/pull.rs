@@ -10,6 +10,7 @@ use larder_runtime::{Image, Records, Runtime, RuntimeError};
 use tracing::warn;
 
 use super::act::PIN_VALUE;
+use super::plugins::Plugins;
 use crate::failure;
 
 /// Pulls it. Answers the digest that arrived, where the order names none. `there_before` are the ids of the images that
@@ -18,20 +19,28 @@ pub(super) async fn pull(
     runtime: &dyn Runtime,
     order: &PullOrder,
     there_before: &BTreeSet<String>,
+    plugins: &Plugins,
 ) -> Result<Option<String>, PullFailure> {
     let image = ImageRef::parse(&order.image).map_err(|error| PullFailure {
         reason: Reason::InvalidReference,
         message: error.to_string(),
     })?;
+    let start = async |source: &str| {
+        if order.credentials {
+            return plugins.pull(runtime, &image, source, order.attempt).await;
+        }
+        let pulled = runtime.pull(source, None, order.attempt).await;
+        pulled.map_err(|error| failure::of(&error))
+    };
     match (runtime.records(), &order.digest) {
         (Some(records), Some(digest)) => {
             let source = format!("{}@{digest}", image.name());
-            let id = start(runtime, order, &source).await?;
+            let id = start(&source).await?;
             by_record(runtime, records, order, &source, &id, there_before).await?;
             Ok(None)
         }
         (Some(records), None) => {
-            let id = start(runtime, order, image.normalized()).await?;
+            let id = start(image.normalized()).await?;
             by_record(runtime, records, order, image.normalized(), &id, there_before)
                 .await
                 .map(Some)
@@ -39,19 +48,11 @@ pub(super) async fn pull(
         (None, _) => {
             // A pull by digest would leave no tag, and nothing but a pull makes one.
             let source = order.tag.as_deref().unwrap_or(&order.image);
-            start(runtime, order, source).await?;
+            start(source).await?;
             let found = runtime.image(source).await.map_err(|e| failure::of(&e))?;
             by_report(order, &image, found)
         }
     }
-}
-
-async fn start(runtime: &dyn Runtime, order: &PullOrder, source: &str) -> Result<String, PullFailure> {
-    // What needs credentials is the kubelet's to pull.
-    runtime
-        .pull(source, None, order.attempt)
-        .await
-        .map_err(|error| failure::of(&error))
 }
 
 /// Looks at what the pulled name points at, points the tag there too, and marks the image. Answers the digest.

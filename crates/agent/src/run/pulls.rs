@@ -11,6 +11,7 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use super::plugins::Plugins;
 use super::progress::{Activity, Advance, follow};
 use super::pull::pull;
 use crate::failure;
@@ -25,8 +26,9 @@ pub(super) struct Ended {
 }
 
 /// Pulls at work, one at most for each reference.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pulls {
+    plugins: Arc<Plugins>,
     tasks: JoinSet<Ended>,
     images: HashMap<Id, String>,
     running: BTreeMap<String, Running>,
@@ -42,6 +44,16 @@ struct Running {
 }
 
 impl Pulls {
+    pub(super) fn new(plugins: Plugins) -> Self {
+        Self {
+            plugins: Arc::new(plugins),
+            tasks: JoinSet::new(),
+            images: HashMap::new(),
+            running: BTreeMap::new(),
+            activity: Arc::default(),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
@@ -70,6 +82,7 @@ impl Pulls {
             order.clone(),
             platform,
             there_before,
+            Arc::clone(&self.plugins),
             Arc::clone(&advance),
             Arc::clone(&self.activity),
         );
@@ -135,12 +148,13 @@ async fn work(
     order: PullOrder,
     platform: (&'static str, &'static str),
     there_before: Arc<BTreeSet<String>>,
+    plugins: Arc<Plugins>,
     advance: Arc<Advance>,
     activity: Arc<Activity>,
 ) -> Ended {
     let (started_at, begun) = (Timestamp::now(), Instant::now());
     let outcome = tokio::select! {
-        outcome = pull(runtime.as_ref(), &order, &there_before) => outcome,
+        outcome = pull(runtime.as_ref(), &order, &there_before, &plugins) => outcome,
         () = follow(runtime.content(), &order, platform, &advance, &activity) => {
             Err(failure::stalled(order.no_progress))
         }

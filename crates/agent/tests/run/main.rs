@@ -6,6 +6,7 @@ mod api;
 mod node;
 
 mod converge;
+mod credentials;
 mod failures;
 mod lost;
 mod program;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Client, Config};
+use larder_agent::ProviderFiles;
 use larder_agent::run::{Settings, keep};
-use larder_api::image_cache::{ProtectSpec, Puller, Removal, RetrySpec, TimeoutsSpec};
+use larder_api::image_cache::{PrivateImages, ProtectSpec, Puller, Removal, RetrySpec, TimeoutsSpec};
 use larder_api::node_image_cache::{
     AgentStatus, CacheClaim, CacheOnNode, ClaimOverrides, Desired, NodeState,
 };
@@ -30,6 +31,8 @@ pub struct Node {
     pub folder: TempDir,
     pub runtime: FakeRuntime,
     pub api: FakeApi,
+    /// For agents started from now on.
+    pub providers: Option<ProviderFiles>,
     agent: Option<AbortHandle>,
     http: String,
 }
@@ -45,6 +48,7 @@ impl Node {
             folder,
             runtime,
             api: FakeApi::start().await,
+            providers: None,
             agent: None,
             http: String::new(),
         }
@@ -61,6 +65,7 @@ impl Node {
             socket: None,
             host_run: vec![self.folder.path().join("run")],
             look_every: Duration::from_secs(1),
+            providers: self.providers.clone(),
         };
         let client = Client::try_from(Config::new(self.api.url.parse().unwrap())).unwrap();
         let agent = tokio::spawn(async move { keep(client, settings, listener).await.unwrap() });
@@ -198,6 +203,7 @@ pub fn claim(name: &str, revision: &str) -> CacheClaim {
         removal: Removal::Purge,
         verify_after: None,
         puller: Puller::Agent,
+        private_images: PrivateImages::Kubelet,
         overrides: Some(ClaimOverrides {
             protect: Some(ProtectSpec {
                 pin: true,

@@ -281,6 +281,7 @@ fn order(scope: &Scope<'_>, key: Key<'_>, want: &Want<'_>) -> PullOrder {
         tag: want.tagged.then(|| key.0.to_owned()),
         bytes: want.bytes,
         asked_at: want.asked_at,
+        credentials: want.credentials,
         pin: want.pin && scope.can(Capability::Pin),
         attempt: want.attempt,
         no_progress: want.no_progress,

@@ -118,6 +118,8 @@ pub struct PullOrder {
     pub bytes: i64,
     /// When it was asked for, by the clock of the API server: a failure of what was asked for since counts anew.
     pub asked_at: Timestamp,
+    /// What the node's credential providers have for it may be used.
+    pub credentials: bool,
     /// Pin it as soon as it is there.
     pub pin: bool,
     /// The whole attempt.

@@ -9,7 +9,7 @@ use larder_api::node_image_cache::{CacheClaim, Desired};
 use larder_api::revision::RevisionImage;
 use larder_api::{ImageCacheRevision, NodeImageCacheSpec};
 
-use crate::choose::is_for_agent;
+use crate::choose::{is_for_agent, may_use_credentials};
 use crate::plan::{ClaimSettings, Revisions};
 
 /// A reference, normalised, and the digest it should have, where known.
@@ -54,6 +54,10 @@ pub(super) enum Whose<'a> {
 
 /// An image to pull, for all claims that want it.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is what the claims agree on in a matter of its own"
+)]
 pub(super) struct Want<'a> {
     /// Digests that prove it: the wanted one and those of the node's platform.
     pub(super) digests: Vec<&'a str>,
@@ -63,6 +67,8 @@ pub(super) struct Want<'a> {
     pub(super) bytes: i64,
     pub(super) priority: i32,
     pub(super) pin: bool,
+    /// Some claim lets the agent ask the node's credential providers.
+    pub(super) credentials: bool,
     pub(super) attempt: Duration,
     pub(super) no_progress: Duration,
     pub(super) retry: RetrySpec,
@@ -110,7 +116,7 @@ impl<'a> Wanted<'a> {
             let wishes = images
                 .iter()
                 .map(|image| {
-                    let ours = revision.is_some_and(|r| is_for_agent(claim.puller, &r.spec.spec, image));
+                    let ours = revision.is_some_and(|r| is_for_agent(claim.into(), &r.spec.spec, image));
                     let here = Here::of(image, os, architecture);
                     let whose = if !ours {
                         Whose::Kubelets
@@ -153,6 +159,7 @@ impl<'a> Wanted<'a> {
             bytes: 0,
             priority: i32::MIN,
             pin: false,
+            credentials: false,
             attempt: Duration::ZERO,
             no_progress: Duration::ZERO,
             retry: settings.retry.clone(),
@@ -168,6 +175,7 @@ impl<'a> Wanted<'a> {
         want.bytes = want.bytes.max(here.bytes);
         want.priority = want.priority.max(image.priority);
         want.pin |= settings.pin;
+        want.credentials |= may_use_credentials(claim.into(), image);
         want.attempt = want.attempt.max(settings.timeouts.attempt.into());
         want.no_progress = want.no_progress.max(settings.timeouts.no_progress.into());
         let patience = |r: &RetrySpec| (Duration::from(r.max_delay), Duration::from(r.initial_delay));

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use larder_api::ImageCacheRevision;
-use larder_api::image_cache::Removal;
+use larder_api::image_cache::{PrivateImages, Removal};
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{AgentStatus, ImageState, NodeImageCacheStatus};
 use larder_api::revision::RevisionBody;
@@ -107,6 +107,7 @@ impl Case {
                 removal: Removal::Retain,
                 verify_after: None,
                 puller: Puller::Auto,
+                private_images: PrivateImages::Kubelet,
                 overrides: None,
             },
             revisions: vec![revision("r", &["a", "b", "p"])],

@@ -93,6 +93,7 @@ impl Place<'_> {
                 removal: cache.spec.removal,
                 verify_after: None,
                 puller: cache.spec.puller,
+                private_images: cache.spec.private_images,
                 overrides: overrides(&cache.spec),
             },
         }
@@ -138,6 +139,7 @@ impl Place<'_> {
         let mut next = claim.clone();
         next.removal = cache.spec.removal;
         next.puller = cache.spec.puller;
+        next.private_images = cache.spec.private_images;
         next.overrides = overrides(&cache.spec);
         let done = self
             .on_node

@@ -72,7 +72,7 @@ impl Scope<'_> {
     /// Whether a pod may pull the image: not while an agent is there to do it, nor where only an agent may.
     pub(super) fn may_pull(&self, image: &RevisionImage) -> bool {
         let waits = self.input.blocks.presence != Agent::Absent || self.claim.puller == Puller::Agent;
-        !(waits && is_for_agent(self.claim.puller, self.revision, image))
+        !(waits && is_for_agent(self.claim.into(), self.revision, image))
     }
 
     /// The node is there and Ready: what does not move on it does so for a reason of its own.

@@ -78,6 +78,7 @@ impl Place {
             removal: Removal::Retain,
             verify_after: None,
             puller: larder_api::image_cache::Puller::Job,
+            private_images: larder_api::image_cache::PrivateImages::Kubelet,
             overrides: None,
         });
         self

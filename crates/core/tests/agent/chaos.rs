@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use larder_api::image_cache::{Puller, Removal};
+use larder_api::image_cache::{PrivateImages, Puller, Removal};
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{Capability, Desired, NodeState};
 use larder_api::revision::RevisionImage;
@@ -106,7 +106,7 @@ proptest! {
     #[test]
     fn ends_as_the_claims_say_and_then_rests(
         revisions in proptest::collection::vec(proptest::collection::btree_set(0usize..500, 1..7), 6),
-        claims in proptest::collection::vec((0usize..6, 0usize..4, 0u8..3), 1..4),
+        claims in proptest::collection::vec((0usize..6, 0usize..4, 0u8..6), 1..4),
         events in proptest::collection::vec((any::<u8>(), 0usize..100, 0usize..100, 0i64..90), 0..40),
         plain in any::<bool>(),
     ) {
@@ -128,7 +128,8 @@ proptest! {
         for (i, (revision, removal, puller)) in claims.iter().enumerate() {
             let claim = world.claim(&format!("c{i}"), &format!("r{revision}"));
             claim.removal = [Removal::Retain, Removal::Purge, Removal::PurgeAll, Removal::Purge][*removal];
-            claim.puller = [Puller::Auto, Puller::Agent, Puller::Job][usize::from(*puller)];
+            claim.puller = [Puller::Auto, Puller::Agent, Puller::Job][usize::from(*puller % 3)];
+            claim.private_images = [PrivateImages::Kubelet, PrivateImages::Agent][usize::from(*puller / 3)];
         }
         for (what, a, b, seconds) in events {
             world.step();
@@ -151,7 +152,7 @@ proptest! {
             }
             let revision = revisions.iter().find(|r| r.metadata.name.as_deref() == Some(&claim.revision)).unwrap();
             let spec = &revision.spec.spec;
-            let ours = spec.images.iter().filter(|i| is_for_agent(claim.puller, spec, i));
+            let ours = spec.images.iter().filter(|i| is_for_agent((&claim).into(), spec, i));
             let total = ours.filter(|i| is_offered(i)).count() as i32;
             if total > 0 {
                 // An image may still be left out that failed so once and was not asked for since.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use larder_api::image_cache::{Puller, Removal};
+use larder_api::image_cache::{PrivateImages, Puller, Removal};
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{
     AgentStatus, CacheClaim, CacheOnNode, Capability, ClaimOverrides, Desired, ImageOnNode, ImageState,
@@ -171,6 +171,7 @@ impl World {
             removal: Removal::Purge,
             verify_after: None,
             puller: Puller::Auto,
+            private_images: PrivateImages::Kubelet,
             overrides: None,
         });
         self.spec.caches.last_mut().unwrap()
@@ -457,7 +458,7 @@ impl World {
                 && self.runtime_error.is_none()
             {
                 for wanted in &revision.spec.spec.images {
-                    let ours = is_for_agent(claim.puller, &revision.spec.spec, wanted);
+                    let ours = is_for_agent((*claim).into(), &revision.spec.spec, wanted);
                     let mut images = decision.status.puller.images.iter();
                     let skipped = images.any(|i| i.image == wanted.image && i.state == ImageState::Skipped);
                     assert!(

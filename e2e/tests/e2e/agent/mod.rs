@@ -1,6 +1,7 @@
 //! What only the agent does: pins, progress, the disk guard, repair; and how Jobs and agents hand over to each other.
 
 mod crash;
+mod credentials;
 mod disk;
 mod handover;
 mod one_shot;

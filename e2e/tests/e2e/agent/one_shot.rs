@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 
 use crate::support::Env;
 
-const SOCKET: &str = "/run/containerd/containerd.sock";
-
 fn program() -> PathBuf {
     let program =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/larder/bin/linux_amd64/larder-agent");
@@ -23,14 +21,11 @@ fn program() -> PathBuf {
 }
 
 /// Runs the agent's program against a node's runtime, as on the node itself.
-fn agent(env: &Env, node: &str, arguments: &[&str]) -> Output {
+pub(super) fn agent(env: &Env, node: &str, arguments: &[&str]) -> Output {
     let socket = env.cluster.node(node).unwrap().containerd_socket().unwrap();
-    let socket = socket.to_str().unwrap().to_owned();
-    let socket: Vec<&str> = arguments
-        .iter()
-        .map(|a| if *a == SOCKET { socket.as_str() } else { *a })
-        .collect();
-    Command::new(program()).args(socket).output().unwrap()
+    let mut command = Command::new(program());
+    command.args(arguments).arg("--cri-socket").arg(socket);
+    command.output().unwrap()
 }
 
 fn lines(output: &Output) -> Vec<Value> {
@@ -67,8 +62,6 @@ async fn a_list_is_pulled_with_docker_config_and_provider_and_partial_failure_sa
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let pull = [
         "pull",
-        "--cri-socket",
-        SOCKET,
         "--image-list-file",
         &text(&list),
         "--docker-config",
@@ -120,8 +113,6 @@ async fn a_list_is_pulled_with_docker_config_and_provider_and_partial_failure_sa
         &[
             "pull",
             &by_plugin,
-            "--cri-socket",
-            SOCKET,
             "--output",
             "json",
             "--image-credential-provider-config",
@@ -143,8 +134,6 @@ async fn a_list_is_pulled_with_docker_config_and_provider_and_partial_failure_sa
             "pull",
             &missing,
             &late,
-            "--cri-socket",
-            SOCKET,
             "--output",
             "json",
             "--overall-timeout",
@@ -164,11 +153,7 @@ async fn a_list_is_pulled_with_docker_config_and_provider_and_partial_failure_sa
     );
     assert!(!said.contains(&password), "the password is printed");
 
-    let output = agent(
-        &env,
-        &node,
-        &["status", "--cri-socket", SOCKET, "--output", "json"],
-    );
+    let output = agent(&env, &node, &["status", "--output", "json"]);
     assert!(output.status.success(), "{output:?}");
     ns.delete().await;
 }

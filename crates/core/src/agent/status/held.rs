@@ -1,11 +1,10 @@
 //! Which revisions a node holds whole.
 
 use larder_api::ImageCacheRevision;
-use larder_api::image_cache::Puller;
 
 use crate::agent::scope::Scope;
 use crate::agent::wanted::{Claimed, Here, digest_of};
-use crate::choose::is_for_agent;
+use crate::choose::{Who, is_for_agent};
 use crate::pull::MAX_HELD;
 
 /// Revisions held whole, the present one first: looked at each time, not remembered. One that is to be removed is none.
@@ -26,22 +25,22 @@ pub(super) fn held(
                 .input
                 .revisions
                 .get(&(claim.namespace.as_str(), name.as_str()));
-            revision.is_some_and(|r| holds(scope, claim.puller, r))
+            revision.is_some_and(|r| holds(scope, claim.into(), r))
         });
-    let this = (whole && is_any(claim.puller, current)).then_some(&claim.revision);
+    let this = (whole && is_any(claim.into(), current)).then_some(&claim.revision);
     this.into_iter().chain(older).take(MAX_HELD).cloned().collect()
 }
 
-fn is_any(puller: Puller, revision: &ImageCacheRevision) -> bool {
+fn is_any(who: Who, revision: &ImageCacheRevision) -> bool {
     let spec = &revision.spec.spec;
-    spec.images.iter().any(|i| is_for_agent(puller, spec, i))
+    spec.images.iter().any(|i| is_for_agent(who, spec, i))
 }
 
 /// The content of every image of a revision that is the agent's and that the node's platform has; tags may have moved on.
-fn holds(scope: &Scope<'_>, puller: Puller, revision: &ImageCacheRevision) -> bool {
+fn holds(scope: &Scope<'_>, who: Who, revision: &ImageCacheRevision) -> bool {
     let spec = &revision.spec.spec;
-    let mut ours = spec.images.iter().filter(|i| is_for_agent(puller, spec, i));
-    is_any(puller, revision)
+    let mut ours = spec.images.iter().filter(|i| is_for_agent(who, spec, i));
+    is_any(who, revision)
         && ours.all(|image| {
             let here = Here::of(image, scope.input.os, scope.input.architecture);
             let Some(digest) = image.digest.as_deref().or(digest_of(&image.image)) else {

@@ -34,6 +34,20 @@ enum Key {
     Global,
 }
 
+impl Key {
+    fn of_image(image: &ImageRef) -> Self {
+        Self::Image(image.normalized().to_owned())
+    }
+
+    fn of_registry(image: &ImageRef) -> Self {
+        Self::Registry(image.registry_host().to_owned())
+    }
+
+    fn all(image: &ImageRef) -> [Self; 3] {
+        [Self::of_image(image), Self::of_registry(image), Self::Global]
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Cached {
     until: Instant,
@@ -87,8 +101,8 @@ impl Providers {
         let good_for = good_for.unwrap_or(provider.default_cache_duration);
         if good_for > Duration::ZERO {
             let key = match key_type {
-                CacheKeyType::Image => Key::Image(image.normalized().to_owned()),
-                CacheKeyType::Registry => Key::Registry(image.registry_host().to_owned()),
+                CacheKeyType::Image => Key::of_image(image),
+                CacheKeyType::Registry => Key::of_registry(image),
                 CacheKeyType::Global => Key::Global,
             };
             let cached = Cached {
@@ -96,19 +110,23 @@ impl Providers {
                 keyring: keyring.clone(),
             };
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.retain(|_, old| old.until > Instant::now());
             cache.insert((provider.name.clone(), key), cached);
         }
         Ok(keyring)
     }
 
+    /// Forgets every answer that is good for the image.
+    pub(super) fn forget(&self, image: &ImageRef) {
+        let keys = Key::all(image);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.retain(|(_, key), _| !keys.contains(key));
+    }
+
     fn cached(&self, provider: &str, image: &ImageRef) -> Option<Keyring> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = [
-            Key::Image(image.normalized().to_owned()),
-            Key::Registry(image.registry_host().to_owned()),
-            Key::Global,
-        ];
-        keys.into_iter()
+        Key::all(image)
+            .into_iter()
             .filter_map(|key| cache.get(&(provider.to_owned(), key)))
             .find(|cached| cached.until > Instant::now())
             .map(|cached| cached.keyring.clone())

@@ -93,7 +93,7 @@ async fn execute(provider: &Provider, request: &[u8]) -> Result<Output> {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .context("cannot be executed")?;
+        .with_context(|| not_executed(provider))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async move {
         if let Some(mut stdin) = stdin {
@@ -122,6 +122,15 @@ async fn execute(provider: &Provider, request: &[u8]) -> Result<Output> {
         stdout: stdout?,
         stderr: stderr?,
     })
+}
+
+/// A program that is there and yet not found is a script or wants a loader: in the agent's image there is nothing.
+fn not_executed(provider: &Provider) -> &'static str {
+    if provider.program.is_file() {
+        "cannot be executed (where there are no shell and no libraries, only static programs can)"
+    } else {
+        "cannot be executed"
+    }
 }
 
 fn parse(answer: &[u8], api_version: &str) -> Result<Answer> {
