@@ -14,45 +14,33 @@ use serde_json::json;
 use crate::agent::one_shot::agent;
 use crate::support::{Env, Namespace, eventually};
 
-/// What becomes of pods, each with and without the right secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pods {
-    bare_if_not_present: bool,
-    bare_never: bool,
-    secret_never: bool,
-    secret_if_not_present: bool,
-}
+/// The pods that are tried: with the right secret or without any, and their pull policy. Where the last one asks the
+/// registry, the kubelet remembers the secret for those that come later.
+const PODS: [(bool, &str); 4] = [
+    (false, "IfNotPresent"),
+    (false, "Never"),
+    (true, "Never"),
+    (true, "IfNotPresent"),
+];
+
+/// Which of [`PODS`] start.
+type Started = [bool; PODS.len()];
 
 /// Whoever comes.
-const ALL: Pods = Pods {
-    bare_if_not_present: true,
-    bare_never: true,
-    secret_never: true,
-    secret_if_not_present: true,
-};
+const ALL: Started = [true, true, true, true];
 /// Whoever has the secret with which the kubelet pulled.
-const WITH_SECRET: Pods = Pods {
-    bare_if_not_present: false,
-    bare_never: false,
-    secret_never: true,
-    secret_if_not_present: true,
-};
+const WITH_SECRET: Started = [false, false, true, true];
 /// Whoever has a secret that the registry takes, and may ask it.
-const WHO_MAY_ASK: Pods = Pods {
-    bare_if_not_present: false,
-    bare_never: false,
-    secret_never: false,
-    secret_if_not_present: true,
-};
+const WHO_MAY_ASK: Started = [false, false, false, true];
 
 struct Policy {
     name: &'static str,
     /// Of an image that the kubelet pulled for a Job of Larder, with the cache's secret.
-    by_job: Pods,
+    by_job: Started,
     /// Of an image that the agent pulled.
-    by_agent: Pods,
+    by_agent: Started,
     /// Of either, where the kubelet's list names its repository.
-    listed: Option<Pods>,
+    listed: Option<Started>,
 }
 
 const POLICIES: [Policy; 4] = [
@@ -170,24 +158,14 @@ impl Node<'_> {
         assert!(pulled.status.success(), "{pulled:?}");
     }
 
-    /// What becomes of pods with the image.
-    async fn pods(&self, image: &str) -> Pods {
-        // Where the one pod asks the registry, the kubelet remembers the secret for those that come later.
-        let first = [(false, "IfNotPresent"), (false, "Never"), (true, "Never")];
-        let mut names = Vec::new();
-        for (secret, policy) in first {
-            names.push(self.pod(image, secret, policy).await);
+    /// Which of the pods start with the image.
+    async fn pods(&self, image: &str) -> Started {
+        let mut started = [false; PODS.len()];
+        for (started, (secret, policy)) in started.iter_mut().zip(PODS) {
+            let pod = self.pod(image, secret, policy).await;
+            *started = self.starts(&pod).await;
         }
-        let bare_if_not_present = self.starts(&names[0]).await;
-        let bare_never = self.starts(&names[1]).await;
-        let secret_never = self.starts(&names[2]).await;
-        let last = self.pod(image, true, "IfNotPresent").await;
-        Pods {
-            bare_if_not_present,
-            bare_never,
-            secret_never,
-            secret_if_not_present: self.starts(&last).await,
-        }
+        started
     }
 
     async fn pod(&self, image: &str, secret: bool, policy: &str) -> String {
