@@ -11,6 +11,7 @@ pub mod format;
 mod hash;
 pub mod image_ref;
 pub mod images;
+pub mod manifest;
 pub mod merge;
 pub mod message;
 #[cfg(test)]

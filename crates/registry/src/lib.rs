@@ -11,7 +11,6 @@ mod config;
 mod credentials;
 mod error;
 mod http;
-mod manifest;
 mod registry;
 pub mod sources;
 
@@ -20,5 +19,4 @@ pub use config::{ConfigError, RegistriesConfig, RegistryHost};
 pub use credentials::{Credential, Credentials, DockerConfigError, Keyring, location_fits};
 pub use error::RegistryError;
 pub use http::{FetchError, Fetched, Get, HttpOptions, Limits, Proxies, SafeHttp, SharedPolicy};
-pub use manifest::{Descriptor, IndexEntry, Manifest, ManifestError};
 pub use registry::{Head, Platform, Registry, Tags};

@@ -15,6 +15,9 @@ use crate::proto::containerd::services::snapshots::v1::ListSnapshotsRequest;
 use crate::runtime::Content;
 use crate::types::{Blob, Ingest};
 
+/// Larger documents are not read as manifests. It is what containerd accepts from a registry.
+pub const MAX_MANIFEST_BYTES: u64 = 8 << 20;
+
 #[async_trait]
 impl Content for Containerd {
     async fn blobs(&self) -> Result<Vec<Blob>, RuntimeError> {

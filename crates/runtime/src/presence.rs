@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use larder_core::manifest::Descriptor;
+
 use crate::error::RuntimeError;
-use crate::manifest::Descriptor;
 use crate::presence::store::Store;
 use crate::runtime::Runtime;
 use crate::types::{Target, Version};

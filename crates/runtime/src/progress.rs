@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use larder_core::manifest::{Descriptor, Manifest};
+
+use crate::content::MAX_MANIFEST_BYTES;
 use crate::error::RuntimeError;
-use crate::manifest::{Descriptor, MAX_MANIFEST_BYTES, Manifest};
 use crate::runtime::Content;
 
 /// How containerd names the ingest of a layer, before its digest.
@@ -80,7 +82,9 @@ impl PullProgress {
         }
         Ok(Some(Progress {
             bytes_done: layers.values().map(|layer| layer.arrived).sum(),
-            bytes_total: layers.values().map(|layer| layer.size).sum(),
+            bytes_total: layers
+                .values()
+                .fold(0, |sum, layer| layer.size.saturating_add(sum)),
             layers_done: layers.values().filter(|layer| layer.whole).count(),
             layers_begun: layers
                 .keys()

@@ -5,16 +5,18 @@ use std::collections::BTreeSet;
 use futures::future::try_join_all;
 use larder_api::revision::PlatformManifest;
 use larder_core::image_ref::is_digest;
+use larder_core::manifest::{IndexEntry, Manifest, PlatformParts, platform_of_config};
 use reqwest::Method;
 use sha2::{Digest, Sha256};
 
 use super::access::Access;
-use crate::{
-    IndexEntry, Manifest, Platform, RegistryError,
-    http::Reply,
-    manifest::{ACCEPT, parse_config},
-};
+use crate::{Platform, RegistryError, http::Reply};
 
+/// Asked for in Accept, most wanted first.
+const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
 /// As many as a revision holds of one image.
 const MAX_PLATFORMS: usize = 20;
 const DIGEST_HEADER: &str = "docker-content-digest";
@@ -65,9 +67,9 @@ impl Access<'_> {
         wanted: &[Platform],
     ) -> Result<Vec<PlatformManifest>, RegistryError> {
         match self.manifest(digest).await? {
-            Manifest::Image { config, size_bytes } => {
-                let platform = self.config(&config.digest).await?;
-                let only = entry(platform, digest.to_owned(), size_bytes);
+            Manifest::Image(image) => {
+                let platform = self.config(&image.config.digest).await?;
+                let only = entry(platform, digest.to_owned(), image.size_bytes());
                 Ok(if is_wanted(&only, wanted) {
                     vec![only]
                 } else {
@@ -91,14 +93,14 @@ impl Access<'_> {
             }
             (manifest, _) => manifest?,
         };
-        let Manifest::Image { config, size_bytes } = manifest else {
+        let Manifest::Image(image) = manifest else {
             return Err(self.endpoint.malformed("it has an index within an index"));
         };
         let platform = match found.platform {
             Some(platform) => platform,
-            None => self.config(&config.digest).await?,
+            None => self.config(&image.config.digest).await?,
         };
-        Ok(entry(platform, found.digest, size_bytes))
+        Ok(entry(platform, found.digest, image.size_bytes()))
     }
 
     async fn manifest(&self, digest: &str) -> Result<Manifest, RegistryError> {
@@ -106,9 +108,9 @@ impl Access<'_> {
         Manifest::parse(&body).map_err(|e| self.endpoint.malformed(&e.to_string()))
     }
 
-    async fn config(&self, digest: &str) -> Result<(String, String, Option<String>), RegistryError> {
+    async fn config(&self, digest: &str) -> Result<PlatformParts, RegistryError> {
         let body = self.verified("blobs", digest, None).await?;
-        parse_config(&body).map_err(|e| self.endpoint.malformed(&e.to_string()))
+        platform_of_config(&body).map_err(|e| self.endpoint.malformed(&e.to_string()))
     }
 
     /// The bytes of a digest.
@@ -174,7 +176,7 @@ fn is_wanted(found: &PlatformManifest, wanted: &[Platform]) -> bool {
             .any(|w| w.matches(&found.os, &found.architecture, found.variant.as_deref()))
 }
 
-fn entry(platform: (String, String, Option<String>), digest: String, size_bytes: i64) -> PlatformManifest {
+fn entry(platform: PlatformParts, digest: String, size_bytes: i64) -> PlatformManifest {
     let (os, architecture, variant) = platform;
     PlatformManifest {
         os,

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use larder_core::manifest::{Descriptor, ImageManifest, Manifest};
 use tonic::Code;
 
+use crate::content::MAX_MANIFEST_BYTES;
 use crate::error::RuntimeError;
-use crate::manifest::{Descriptor, ImageManifest, MAX_MANIFEST_BYTES, Manifest};
 use crate::runtime::Content;
 use crate::types::Blob;
 

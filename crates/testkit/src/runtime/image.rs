@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use larder_runtime::{Descriptor, Target};
+use larder_core::manifest::Descriptor;
+use larder_runtime::Target;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 

@@ -1,9 +1,8 @@
 //! The content store, and what CRI says when content is gone.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use larder_runtime::{
-    Content, Contents, Manifest, Manifests, Records, Runtime, RuntimeError, TargetContents,
-};
+use larder_core::manifest::Manifest;
+use larder_runtime::{Content, Contents, Manifests, Records, Runtime, RuntimeError, TargetContents};
 
 use super::support::{pull, record, soon};
 

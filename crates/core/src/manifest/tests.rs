@@ -11,45 +11,36 @@ fn parse(value: &serde_json::Value) -> Result<Manifest, ManifestError> {
     Manifest::parse(value.to_string().as_bytes())
 }
 
+fn image(value: &serde_json::Value) -> ImageManifest {
+    match parse(value) {
+        Ok(Manifest::Image(image)) => image,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
-fn an_image_has_the_size_of_all_its_parts() {
-    let image = json!({
+fn an_image_has_its_parts_and_the_size_of_them_all() {
+    let blob = |of, size| Descriptor {
+        digest: digest(of),
+        size,
+    };
+    let image = image(&json!({
         "schemaVersion": 2,
         "config": {"digest": digest('a'), "size": 7, "mediaType": "x"},
         "layers": [{"digest": digest('b'), "size": 100}, {"digest": digest('c'), "size": 20}],
-    });
-    let config = Descriptor {
-        digest: digest('a'),
-        size: 7,
-    };
-    assert_eq!(
-        parse(&image),
-        Ok(Manifest::Image {
-            config,
-            size_bytes: 127
-        })
-    );
+    }));
+    assert_eq!(image.config, blob('a', 7));
+    assert_eq!(image.layers, [blob('b', 100), blob('c', 20)]);
+    assert_eq!(image.size_bytes(), 127);
 }
 
 #[test]
 fn sizes_that_lie_do_not_overflow() {
-    let layer = json!({"digest": digest('b'), "size": i64::MAX});
-    let image = json!({
-        "schemaVersion": 2,
-        "config": {"digest": digest('a'), "size": -5},
-        "layers": [layer, layer],
-    });
-    let config = Descriptor {
-        digest: digest('a'),
-        size: -5,
-    };
-    assert_eq!(
-        parse(&image),
-        Ok(Manifest::Image {
-            config,
-            size_bytes: i64::MAX
-        })
-    );
+    let layer = json!({"digest": digest('b'), "size": u64::MAX});
+    let config =
+        |size: i64| json!({"config": {"digest": digest('a'), "size": size}, "layers": [layer, layer]});
+    assert_eq!(image(&config(5)).size_bytes(), i64::MAX);
+    assert!(matches!(parse(&config(-5)), Err(ManifestError::Json(_))));
 }
 
 #[test]
@@ -73,6 +64,22 @@ fn an_index_lists_platforms_without_attestations() {
 }
 
 #[test]
+fn an_index_gives_the_manifests_that_can_be_a_platforms() {
+    let of = |of, platform: &str| match platform.split_once('/') {
+        Some((architecture, variant)) => json!({"digest": digest(of), "size": 1,
+            "platform": {"os": "linux", "architecture": architecture, "variant": variant}}),
+        None => json!({"digest": digest(of), "size": 1}),
+    };
+    let index = json!({"manifests": [of('a', ""), of('b', "arm/v6"), of('c', "arm/v7")]});
+    let index = parse(&index).unwrap();
+    assert_eq!(
+        index.candidates("linux", "arm"),
+        [digest('b'), digest('c'), digest('a')]
+    );
+    assert_eq!(index.candidates("linux", "amd64"), [digest('a')]);
+}
+
+#[test]
 fn anything_else_is_refused() {
     let table = [
         (
@@ -90,6 +97,10 @@ fn anything_else_is_refused() {
         (
             json!({"schemaVersion": 2, "config": {"digest": "x", "size": 1}, "layers": []}),
             "its manifest names the malformed digest \"x\"",
+        ),
+        (
+            json!({"config": {"digest": digest('a'), "size": 1}, "layers": [{"digest": "y", "size": 1}]}),
+            "its manifest names the malformed digest \"y\"",
         ),
     ];
     for (value, message) in table {
@@ -113,7 +124,7 @@ fn a_configuration_names_the_platform() {
     ];
     for (config, (os, architecture, variant)) in table {
         let expected = (os.to_owned(), architecture.to_owned(), variant.map(str::to_owned));
-        assert_eq!(parse_config(config.to_string().as_bytes()), Ok(expected));
+        assert_eq!(platform_of_config(config.to_string().as_bytes()), Ok(expected));
     }
 }
 
@@ -152,15 +163,15 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = Manifest::parse(&bytes);
-        let _ = parse_config(&bytes);
+        let _ = platform_of_config(&bytes);
     }
 
     #[test]
     fn arbitrary_json_never_panics(value in near_manifests()) {
         let text = value.to_string();
-        let _ = parse_config(text.as_bytes());
-        if let Ok(Manifest::Image { size_bytes, .. }) = Manifest::parse(text.as_bytes()) {
-            prop_assert!(size_bytes >= 0);
+        let _ = platform_of_config(text.as_bytes());
+        if let Ok(Manifest::Image(image)) = Manifest::parse(text.as_bytes()) {
+            prop_assert!(image.size_bytes() >= 0);
         }
     }
 }
