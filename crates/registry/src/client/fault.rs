@@ -18,6 +18,8 @@ use crate::{
 
 /// Characters of a registry's words that are kept.
 const MAX_WORDS: usize = 256;
+/// Bytes of an error's body that is looked at. Once read it may take a hundred times as much memory.
+const MAX_BODY: usize = 64 * 1024;
 
 /// The error that a registry's answer stands for. `secrets` are blotted out should the registry repeat them.
 pub(super) fn of_registry(endpoint: &Endpoint<'_>, reply: &Reply, secrets: &[&str]) -> RegistryError {
@@ -86,7 +88,9 @@ struct Words {
 }
 
 impl Words {
+    /// Of a body that is too long, none.
     fn of(body: &[u8], secrets: &[&str]) -> Self {
+        let body = if body.len() <= MAX_BODY { body } else { &[] };
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().trim().to_owned();
         let errors = json["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -194,6 +198,14 @@ mod tests {
     fn long_words_are_cut() {
         let body = format!(r#"{{"message":"{}"}}"#, "x y ".repeat(1000));
         assert!(Words::of(body.as_bytes(), &[]).text.chars().count() <= MAX_WORDS);
+    }
+
+    #[test]
+    fn a_body_that_is_long_is_not_read() {
+        let body = |size: usize| format!(r#"{{"message":"no","padding":"{}"}}"#, "x".repeat(size));
+        let said = |body: String| Words::of(body.as_bytes(), &[]).after(StatusCode::NOT_FOUND);
+        assert_eq!(said(body(1_000)), "404 Not Found: no");
+        assert_eq!(said(body(MAX_BODY)), "404 Not Found");
     }
 
     #[test]

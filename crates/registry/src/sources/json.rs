@@ -11,6 +11,8 @@
 //! `{.items[*].spec.image}`, `$.a.b[*]`, `[*]`. There are no filters, slices, unions, ranges or recursive descent, so a
 //! path takes time in proportion to the document. What lacks a step behind a `[*]` is passed over; a path that leads
 //! nowhere although nothing was a choice is an error.
+//!
+//! Bounded: bytes, and the memory that a document takes once it is read, which may be a hundred times its bytes.
 
 use serde_json::Value;
 
@@ -20,6 +22,8 @@ use super::{Collector, Found, SourceError, SourceReason, check_size};
 pub const MAX_PATH_LEN: usize = 500;
 /// Values that a path may lead to.
 const MAX_VALUES: usize = 5000;
+/// Bytes of memory that a document may take once it is read. A list of images takes two to ten times its own bytes.
+const MAX_MEMORY: usize = 64 * 1024 * 1024;
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,6 +192,10 @@ fn next_step(text: &str) -> Result<(Step, &str), String> {
 /// Reads a document. Each value that the path leads to is a reference; what is no text is an error by its place among them.
 pub fn parse(bytes: &[u8], path: &JsonPath) -> Result<Found, SourceError> {
     check_size(bytes.len())?;
+    if memory(bytes) > MAX_MEMORY {
+        let message = "too many objects, lists and values";
+        return Err(SourceError::new(SourceReason::TooLarge, message));
+    }
     let document: Value = serde_json::from_slice(bytes).map_err(|error| {
         // Its own words may quote the document.
         let place = format!("not JSON: line {}, column {}", error.line(), error.column());
@@ -212,6 +220,18 @@ pub fn parse(bytes: &[u8], path: &JsonPath) -> Result<Found, SourceError> {
         }
     }
     collector.finish()
+}
+
+/// At most how many bytes the document takes as a [`Value`]. The first entry of an object makes room for eleven, that of a
+/// list for four; lists double when they are full. What is in texts counts too.
+fn memory(bytes: &[u8]) -> usize {
+    let of = |byte: &u8| match byte {
+        b'{' => 700,
+        b'[' => 128,
+        b',' => 192,
+        _ => 1,
+    };
+    bytes.iter().map(of).sum()
 }
 
 #[cfg(test)]

@@ -95,6 +95,37 @@ fn refusals_say_what_is_wrong() {
     );
 }
 
+/// An object of one key in five bytes takes more than a hundred times as much once it is read.
+#[test]
+fn small_documents_that_take_much_memory_are_refused() {
+    let nested = format!("{}1{}", "{\"\":".repeat(100), "}".repeat(100));
+    let path = JsonPath::parse("[*]").unwrap();
+    for (item, times) in [
+        (nested.as_str(), 2_000),
+        ("{\"\":0}", 400_000),
+        ("[]", 400_000),
+        ("0", 1_000_000),
+    ] {
+        let document = format!("[{}]", vec![item; times].join(","));
+        let error = parse(document.as_bytes(), &path).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "too many objects, lists and values",
+            "{item:.20}"
+        );
+    }
+    let release = |n: usize| {
+        json!({
+            "name": format!("release {n}"), "draft": false, "created": "2026-11-21T10:00:00Z",
+            "notes": "x ".repeat(2_000), "image": format!("r.example/app:{n}"),
+            "assets": [{"name": "a.tar.gz", "size": 1_000_000}, {"name": "b.tar.gz", "size": 2_000_000}],
+        })
+    };
+    let releases = Value::from((0..400).map(release).collect::<Vec<_>>());
+    let (images, _) = read("[*].image", &releases).unwrap();
+    assert_eq!(images.len(), 400, "what people keep is read");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
