@@ -134,11 +134,12 @@ impl Sources {
         }
         let views = self.look(cache);
         let pending = late || views.iter().any(|v| v.images.is_none() && v.problem.is_none());
-        let wake_at = self.wake_at(cache);
+        let now = Timestamp::now();
+        let wake_at = [self.wake_at(cache), self.inner.watched.wake_at(&key, now)];
         Read {
             views,
             pending,
-            wake_at,
+            wake_at: wake_at.into_iter().flatten().min(),
         }
     }
 

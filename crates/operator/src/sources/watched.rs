@@ -8,7 +8,7 @@ mod workloads;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::core::Selector;
 use larder_api::ImageCache;
@@ -22,6 +22,10 @@ use crate::world::Key;
 
 /// Watches in all. A source beyond them says so.
 const MAX_WATCHES: usize = 1000;
+/// Of these, in one namespace.
+const MAX_OF_NAMESPACE: usize = 100;
+/// A cache for whose sources there were no watches left is looked at again after this long: others may have ended.
+const FULL: SignedDuration = SignedDuration::from_mins(1);
 
 /// What is watched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +42,14 @@ enum What {
         kind: WorkloadKind,
         selector: String,
     },
+}
+
+impl What {
+    fn namespace(&self) -> &str {
+        match self {
+            Self::ConfigMap { namespace, .. } | Self::Workloads { namespace, .. } => namespace,
+        }
+    }
 }
 
 /// What a watch tells.
@@ -59,7 +71,14 @@ pub(super) struct Watched {
 struct Inner {
     client: Client,
     waiting: Queue<Key>,
-    slots: Mutex<BTreeMap<What, Slot>>,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    all: BTreeMap<What, Slot>,
+    /// Caches for whose sources there were no watches left.
+    refused: BTreeSet<Key>,
 }
 
 struct Slot {
@@ -103,30 +122,43 @@ impl Watched {
             .flatten()
             .collect();
         let mut slots = self.inner.slots();
-        slots.retain(|what, slot| {
+        slots.all.retain(|what, slot| {
             if !named.contains(what) {
                 slot.interested.remove(key);
             }
             !slot.interested.is_empty()
         });
+        slots.refused.remove(key);
+        let mut share = slots.all.keys().filter(|w| w.namespace() == key.0).count();
         for what in named {
-            if let Some(slot) = slots.get_mut(&what) {
+            if let Some(slot) = slots.all.get_mut(&what) {
                 slot.interested.insert(key.clone());
-            } else if slots.len() < MAX_WATCHES {
+            } else if slots.all.len() < MAX_WATCHES && share < MAX_OF_NAMESPACE {
                 let task = tokio::spawn(watch(Arc::clone(&self.inner), what.clone()));
                 let slot = Slot {
                     seen: None,
                     interested: [key.clone()].into(),
                     task: task.abort_handle(),
                 };
-                slots.insert(what, slot);
+                slots.all.insert(what, slot);
+                share += 1;
+            } else {
+                slots.refused.insert(key.clone());
             }
         }
     }
 
+    /// When a cache for whose sources there were no watches left is to be looked at again.
+    pub(super) fn wake_at(&self, key: &Key, now: Timestamp) -> Option<Timestamp> {
+        let refused = self.inner.slots().refused.contains(key);
+        refused.then(|| now + FULL)
+    }
+
     /// A cache that is gone names nothing.
     pub(super) fn forget(&self, key: &Key) {
-        self.inner.slots().retain(|_, slot| {
+        let mut slots = self.inner.slots();
+        slots.refused.remove(key);
+        slots.all.retain(|_, slot| {
             slot.interested.remove(key);
             !slot.interested.is_empty()
         });
@@ -148,14 +180,18 @@ impl Watched {
             }
         };
         let slots = self.inner.slots();
+        let refused = slots.refused.contains(&super::key(cache));
         let mut view = SourceView {
             images: Some(Vec::new()),
             ..SourceView::default()
         };
         for what in &whats {
-            match slots.get(what) {
-                None if slots.len() >= MAX_WATCHES => {
-                    let words = format!("the operator follows at most {MAX_WATCHES} sources");
+            match slots.all.get(what) {
+                None if refused => {
+                    let words = format!(
+                        "the operator follows at most {MAX_OF_NAMESPACE} things for a namespace, and {MAX_WATCHES} in all: \
+                         a ConfigMap each, and each kind of workloads by its selector"
+                    );
                     view.problem.get_or_insert(invalid(words));
                     view.incomplete = true;
                 }
@@ -177,14 +213,14 @@ impl Watched {
 }
 
 impl Inner {
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<What, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A watch told something; whoever names it looks again, if it is new.
     fn tell(&self, what: &What, seen: Seen) {
         let mut slots = self.slots();
-        let Some(slot) = slots.get_mut(what) else {
+        let Some(slot) = slots.all.get_mut(what) else {
             return;
         };
         let same = slot.seen.as_ref().is_some_and(|s| {
@@ -203,7 +239,7 @@ impl Inner {
 
     /// A watch cannot be had: what it told before stays.
     fn broken(&self, what: &What, problem: Problem) {
-        let before = self.slots().get(what).and_then(|slot| slot.seen.clone());
+        let before = self.slots().all.get(what).and_then(|slot| slot.seen.clone());
         let seen = Seen {
             problem: Some(problem),
             incomplete: true,

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher::{self, Event};
@@ -23,51 +24,113 @@ fn deployment(name: &str, images: &[&str]) -> Deployment {
     .unwrap()
 }
 
-#[tokio::test]
-async fn what_is_kept_follows_the_objects() {
-    let events = vec![
+type Events = Vec<watcher::Result<Event<Deployment>>>;
+
+fn refused(code: u16, message: &str) -> Box<kube::core::Status> {
+    kube::core::Status::failure(message, "Refused")
+        .with_code(code)
+        .boxed()
+}
+
+fn listed(name: &str, images: &[&str]) -> Events {
+    vec![
         Ok(Event::Init),
-        Ok(Event::InitApply(deployment("a", &["nginx", "redis"]))),
+        Ok(Event::InitApply(deployment(name, images))),
         Ok(Event::InitDone),
+    ]
+}
+
+/// What is told, and what is broken, in an hour of watches that end as these do; the last stands.
+async fn followed(watches: Vec<Events>) -> Vec<String> {
+    let mut watches = watches.into_iter();
+    let said = RefCell::new(Vec::new());
+    let following = follow::begun_anew(
+        || {
+            let events = watches.next().unwrap_or_default();
+            futures::stream::iter(events).chain(futures::stream::pending())
+        },
+        workloads::read,
+        |kept| {
+            let images = kept.values().flatten().cloned().collect::<Vec<_>>();
+            said.borrow_mut().push(images.join(" "));
+        },
+        |problem| {
+            said.borrow_mut()
+                .push(format!("{}: {}", problem.reason, problem.message));
+        },
+    );
+    let _ = tokio::time::timeout(std::time::Duration::from_hours(1), following).await;
+    said.into_inner()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_follows_the_objects() {
+    let mut events = listed("a", &["nginx", "redis"]);
+    events.extend([
         Ok(Event::Apply(deployment("b", &["redis"]))),
         Ok(Event::Delete(deployment("a", &[]))),
         Err(watcher::Error::NoResourceVersion),
-        Err(watcher::Error::WatchError(
-            kube::core::Status::failure("too old", "Expired")
-                .with_code(410)
-                .boxed(),
-        )),
-        Ok(Event::Init),
-        Ok(Event::InitApply(deployment("c", &["x"]))),
-        Ok(Event::InitDone),
-        Err(watcher::Error::WatchError(
-            kube::core::Status::failure("may not list deployments", "Forbidden")
-                .with_code(403)
-                .boxed(),
-        )),
-    ];
-    let told = RefCell::new(Vec::new());
-    let broken = RefCell::new(Vec::new());
-    follow::events_of(
-        futures::stream::iter(events),
-        workloads::read,
-        |kept| {
-            told.borrow_mut()
-                .push(kept.values().flatten().cloned().collect::<Vec<_>>().join(" "));
-        },
-        |problem| broken.borrow_mut().push(problem),
-    )
-    .await;
+        Err(watcher::Error::WatchError(refused(410, "too old"))),
+    ]);
+    events.extend(listed("c", &["x"]));
     assert_eq!(
-        told.into_inner(),
-        ["nginx redis", "nginx redis redis", "redis", "x"]
+        followed(vec![events]).await,
+        ["nginx redis", "nginx redis redis", "redis", "x"],
+        "what heals itself is no news"
     );
-    let broken = broken.into_inner();
-    assert_eq!(broken.len(), 1, "what heals itself is no news");
-    assert_eq!(
-        (broken[0].reason.as_str(), broken[0].message.as_str()),
-        ("Unauthorized", "may not list deployments")
-    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_asked_for_again_until_it_is_had() {
+    let start = |code| watcher::Error::WatchStartFailed(kube::Error::Api(refused(code, "not now")));
+    let list = |code| watcher::Error::InitialListFailed(kube::Error::Api(refused(code, "not now")));
+    let then = |mut events: Events, error| {
+        events.push(Err(error));
+        events
+    };
+    for (case, watches, said) in [
+        (
+            "a right that was missing",
+            vec![then(listed("a", &["nginx"]), start(403)), listed("a", &["redis"])],
+            vec!["nginx", "Unauthorized: not now", "redis"],
+        ),
+        (
+            "a watch without the right to it is not whole after each list",
+            vec![
+                then(listed("a", &["nginx"]), start(403)),
+                then(listed("a", &["nginx"]), start(403)),
+                listed("a", &["nginx"]),
+            ],
+            vec!["nginx", "Unauthorized: not now", "Unauthorized: not now", "nginx"],
+        ),
+        (
+            "a moment's trouble",
+            vec![
+                then(
+                    listed("a", &["nginx"]),
+                    watcher::Error::WatchError(refused(500, "not now")),
+                ),
+                listed("a", &["nginx"]),
+            ],
+            vec!["nginx", "nginx"],
+        ),
+        (
+            "trouble that stays for a while",
+            vec![
+                vec![Err(list(429))],
+                vec![Err(list(429))],
+                listed("a", &["nginx"]),
+            ],
+            vec!["RateLimited: not now", "nginx"],
+        ),
+        (
+            "a version that is too old when the watch begins",
+            vec![then(listed("a", &["nginx"]), start(410)), listed("a", &["redis"])],
+            vec!["nginx", "redis"],
+        ),
+    ] {
+        assert_eq!(followed(watches).await, said, "{case}");
+    }
 }
 
 #[test]
@@ -152,7 +215,7 @@ async fn watches_live_as_long_as_somebody_names_them() {
     );
     watched.follow(&one, &cache);
     watched.follow(&two, &cache);
-    assert_eq!(watched.inner.slots().len(), 1, "one watch for both");
+    assert_eq!(watched.inner.slots().all.len(), 1, "one watch for both");
     assert_eq!(watched.view(&cache, &cache.spec.sources[0]).unwrap().images, None);
     let what = whats(&cache, &cache.spec.sources[0]).unwrap().remove(0);
     let seen = Seen {
@@ -173,7 +236,38 @@ async fn watches_live_as_long_as_somebody_names_them() {
     let mut other = cache.clone();
     other.spec.sources.clear();
     watched.follow(&one, &other);
-    assert_eq!(watched.inner.slots().len(), 1);
+    assert_eq!(watched.inner.slots().all.len(), 1);
     watched.forget(&two);
-    assert_eq!(watched.inner.slots().len(), 0);
+    assert_eq!(watched.inner.slots().all.len(), 0);
+}
+
+#[tokio::test]
+async fn one_namespace_does_not_use_up_the_watches() {
+    let (ctx, _) = crate::testing::context(|_| None);
+    let watched = Watched::new(ctx.client.clone(), ctx.queues.caches.clone());
+    let named = |namespace: &str, cache_name: &str, maps: usize| {
+        let mut cache = cache();
+        cache.metadata.namespace = Some(namespace.into());
+        cache.metadata.name = Some(cache_name.into());
+        let source = |n| json!({"name": format!("s{n}"), "configMap": {"name": format!("{cache_name}-{n}"), "key": "k"}});
+        cache.spec.sources = serde_json::from_value((0..maps).map(source).collect()).unwrap();
+        ((namespace.to_owned(), cache_name.to_owned()), cache)
+    };
+    let now = Timestamp::now();
+    let follow = |(key, cache): &(Key, ImageCache)| {
+        watched.follow(key, cache);
+        let told = cache.spec.sources.iter().map(|s| watched.view(cache, s).unwrap());
+        let refused = told.filter(|view| view.problem.is_some()).count();
+        (refused, watched.wake_at(key, now).is_some())
+    };
+    let greedy: Vec<_> = (0..6).map(|n| named("greedy", &format!("c{n}"), 20)).collect();
+    let refused: Vec<_> = greedy.iter().map(follow).collect();
+    assert_eq!(refused[..5], [(0, false); 5]);
+    assert_eq!(refused[5], (20, true), "it says so, and is looked at again");
+    assert_eq!(follow(&named("other", "web", 2)), (0, false));
+    let unasked = named("other", "new", 1).1;
+    let view = watched.view(&unasked, &unasked.spec.sources[0]).unwrap();
+    assert_eq!(view.problem, None, "not followed yet, which is no refusal");
+    watched.forget(&greedy[0].0);
+    assert_eq!(follow(&greedy[5]), (0, false), "what others left is had");
 }
