@@ -5,7 +5,9 @@
 
 mod entry;
 pub mod fetch;
+mod memory;
 mod secrets;
+mod turns;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -20,19 +22,19 @@ use larder_api::{ImageCache, ImageCacheRevisionSpec};
 use larder_core::images::{WantedImages, wanted};
 use larder_core::sources::{Combined, LOOK_AGAIN, Problem, SourceView, combine, denied};
 use larder_registry::sources::{SourceError, SourceReason};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::queue::Queue;
 use crate::world::Key;
-use entry::{Answer, Entry};
+use entry::Answer;
 use fetch::{Ask, Fetch};
+use memory::{Asked, Memory};
+use turns::Turns;
 use watched::Watched;
 
 /// A cache's work is not held up for longer by slow sources.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// Sources asked at a time, over all caches.
-const AT_A_TIME: usize = 8;
 /// Everything that one source has to say, whatever it asks of others for it.
 const AT_MOST: Duration = Duration::from_mins(1);
 
@@ -50,25 +52,7 @@ struct Inner {
     waiting: Queue<Key>,
     watched: Watched,
     memory: Mutex<BTreeMap<Key, Memory>>,
-    turns: Semaphore,
-}
-
-/// What is remembered for one cache.
-#[derive(Default)]
-struct Memory {
-    uid: String,
-    /// By the name of the source.
-    asked: BTreeMap<String, Asked>,
-    /// When a source was first seen to have lost more than half.
-    shrunk: BTreeMap<String, Timestamp>,
-}
-
-struct Asked {
-    entry: Entry,
-    /// Closed when the request under way has ended.
-    flight: Option<watch::Receiver<()>>,
-    /// The cache has not waited for it.
-    late: bool,
+    turns: Turns,
 }
 
 /// What is known of a cache's sources.
@@ -93,7 +77,7 @@ impl Sources {
                 waiting,
                 watched,
                 memory: Mutex::default(),
-                turns: Semaphore::new(AT_A_TIME),
+                turns: Turns::default(),
             }),
         }
     }
@@ -107,6 +91,8 @@ impl Sources {
             return Read::default();
         }
         self.inner.watched.follow(&key, cache);
+        let now = Timestamp::now();
+        let not_before = not_before.map(|at| Memory::of(&mut self.inner.memory(), cache).in_reach(at, now));
         let deadline = Instant::now() + PATIENCE;
         let mut late = false;
         loop {
@@ -120,27 +106,30 @@ impl Sources {
                     .map(|mut f| async move { f.changed().await.is_ok() }),
             );
             if tokio::time::timeout_at(deadline, landed).await.is_err() {
-                late = true;
+                late = self.leave(&key);
                 break;
-            }
-        }
-        if late {
-            let mut memory = self.inner.memory();
-            for asked in memory.entry(key.clone()).or_default().asked.values_mut() {
-                if asked.flight.is_some() {
-                    asked.late = true;
-                }
             }
         }
         let views = self.look(cache);
         let pending = late || views.iter().any(|v| v.images.is_none() && v.problem.is_none());
-        let now = Timestamp::now();
         let wake_at = [self.wake_at(cache), self.inner.watched.wake_at(&key, now)];
         Read {
             views,
             pending,
             wake_at: wake_at.into_iter().flatten().min(),
         }
+    }
+
+    /// Waits no longer for what is under way: the cache is marked when it has landed. False if all has.
+    fn leave(&self, key: &Key) -> bool {
+        let mut memory = self.inner.memory();
+        let asked = memory.get_mut(key).into_iter().flat_map(|m| m.asked.values_mut());
+        let mut any = false;
+        for asked in asked.filter(|a| a.flight.is_some()) {
+            asked.late = true;
+            any = true;
+        }
+        any
     }
 
     /// What is known, without asking anybody.
@@ -215,13 +204,7 @@ impl Sources {
         let denied = denied(cache);
         let now = Timestamp::now();
         let mut all = self.inner.memory();
-        let memory = all.entry(key(cache)).or_default();
-        if memory.uid != uid(cache) {
-            *memory = Memory {
-                uid: uid(cache).to_owned(),
-                ..Memory::default()
-            };
-        }
+        let memory = Memory::of(&mut all, cache);
         let names: Vec<&str> = cache.spec.sources.iter().map(|s| s.name.as_str()).collect();
         memory.asked.retain(|name, _| names.contains(&name.as_str()));
         let mut flights = Vec::new();
@@ -230,15 +213,12 @@ impl Sources {
                 continue;
             }
             let shrunk_since = memory.shrunk.get(&source.name).copied();
-            let fresh = || Asked {
-                entry: Entry::new(source.clone()),
-                flight: None,
-                late: false,
-            };
+            let fresh = || Asked::new(source.clone());
             let asked = memory.asked.entry(source.name.clone()).or_insert_with(fresh);
             if !asked.entry.is_of(source) {
                 *asked = fresh();
             }
+            asked.bury(now);
             if asked.flight.is_none() && asked.entry.is_due(not_before, shrunk_since, now) {
                 let (done, flight) = watch::channel(());
                 asked.flight = Some(flight);
@@ -262,7 +242,11 @@ impl Sources {
 
     /// One source, asked. `_done` tells those who wait when it is dropped.
     async fn fly(self, cache: ImageCache, source: Source, etag: Option<String>, done: watch::Sender<()>) {
-        let _turn = self.inner.turns.acquire().await;
+        let _turn = self
+            .inner
+            .turns
+            .take(&cache.namespace().unwrap_or_default())
+            .await;
         let asked_at = Timestamp::now();
         let asking = async {
             let ask = Ask {

@@ -100,6 +100,69 @@ async fn a_source_that_hangs_holds_nobody_up_and_is_heard_late() {
 }
 
 #[tokio::test]
+async fn a_refresh_of_a_moment_to_come_asks_once() {
+    let (ctx, lists, cache) = asking(&["a"]);
+    lists.say("a", Ok(&["nginx"]));
+    ctx.sources.read(&cache, None).await;
+    let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    for _ in 0..3 {
+        assert!(!ctx.sources.read(&cache, Some(ahead)).await.pending);
+    }
+    assert_eq!(lists.asked(), 2);
+    let later = ahead + jiff::SignedDuration::from_hours(1);
+    ctx.sources.read(&cache, Some(later)).await;
+    assert_eq!(lists.asked(), 3, "another refresh");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_that_hang_hold_up_their_own_namespace_alone() {
+    let names: Vec<String> = (0..20).map(|n| format!("slow{n}")).collect();
+    let (ctx, lists, slow) = asking(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for name in &names {
+        lists.say(name, Ok(&["nginx"]));
+        lists.hang(name, Duration::from_secs(50));
+    }
+    assert!(ctx.sources.read(&slow, None).await.pending);
+    assert_eq!(lists.asked(), 2, "its share");
+    let mut other = slow.clone();
+    other.metadata.namespace = Some("other".into());
+    other.spec.sources.truncate(1);
+    other.spec.sources[0].name = "quick".into();
+    lists.say("quick", Ok(&["redis"]));
+    let read = ctx.sources.read(&other, None).await;
+    assert!(!read.pending);
+    assert_eq!(images(&read.views[0]), ["redis"]);
+    tokio::time::sleep(Duration::from_secs(20 * 50)).await;
+    assert_eq!(lists.asked(), 21, "each has its turn");
+}
+
+#[tokio::test]
+async fn what_has_landed_is_not_waited_for() {
+    let (ctx, lists, cache) = asking(&["a"]);
+    lists.say("a", Ok(&["nginx"]));
+    ctx.sources.read(&cache, None).await;
+    assert!(!ctx.sources.leave(&key(&cache)));
+}
+
+struct Panics;
+
+#[async_trait::async_trait]
+impl Fetch for Panics {
+    async fn fetch(&self, _: &Ask) -> Result<fetch::Fetched, fetch::Failure> {
+        std::panic::resume_unwind(Box::new("not to be"))
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_an_end_is_one_that_failed() {
+    let (ctx, _, cache) = asking(&["a"]);
+    let sources = Sources::new(ctx.client.clone(), Arc::new(Panics), ctx.queues.caches.clone());
+    let read = sources.read(&cache, None).await;
+    assert!(!read.pending && read.wake_at.is_some());
+    assert_eq!(read.views[0].problem.as_ref().unwrap().reason, "Unreachable");
+}
+
+#[tokio::test]
 async fn other_namespaces_are_not_looked_at() {
     let (ctx, _, mut cache) = asking(&[]);
     cache.spec.sources = serde_json::from_value(serde_json::json!([
