@@ -67,7 +67,7 @@ pub struct HttpSource {
     #[schemars(length(min = 1, max = 500))]
     pub json_path: Option<String>,
     /// A secret of this namespace, of type `larder.dev/http-source`, with the keys `host` (equal to the URL's host and
-    /// port) and either `token` or `username` and `password`.
+    /// port; it goes over HTTPS alone unless it begins with `http://`) and either `token` or `username` and `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),

@@ -65,10 +65,25 @@ fn header(secret: &Secret, url: &str) -> Result<String, String> {
     };
     let url = Url::parse(url).map_err(|_| "is for a source whose url is none".to_owned())?;
     let host = &url[Position::BeforeHost..Position::AfterPort];
-    match value("host") {
-        Some(named) if named.eq_ignore_ascii_case(host) => {}
-        Some(_) => return Err(format!("is not for {host}: its key host names another")),
-        None => return Err("has no key host".into()),
+    let named = value("host").ok_or("has no key host")?;
+    // In clear text only where the secret itself says so: whoever may write the URL need not be allowed to read it.
+    let (scheme, named) = match named.split_once("://") {
+        None => ("https", named),
+        Some((scheme, named)) if ["http", "https"].contains(&scheme) => (scheme, named),
+        Some((scheme, _)) => {
+            return Err(format!(
+                "has a key host with the scheme {scheme}: http or https is expected"
+            ));
+        }
+    };
+    if !named.eq_ignore_ascii_case(host) {
+        return Err(format!("is not for {host}: its key host names another"));
+    }
+    if url.scheme() != scheme {
+        let (is, named) = (url.scheme(), format!("{}://{host}", url.scheme()));
+        return Err(format!(
+            "is for {scheme}, the source's url is {is}: its key host would have to be {named}"
+        ));
     }
     match (value("token"), value("username"), value("password")) {
         (Some(token), None, None) => Ok(format!("Bearer {token}")),
@@ -115,8 +130,35 @@ mod tests {
         }
         let basic = [("host", "h"), ("username", "u"), ("password", "p")];
         assert_eq!(
-            header(&secret(HTTP_SOURCE_SECRET, &basic), "http://h/x"),
+            header(&secret(HTTP_SOURCE_SECRET, &basic), "https://h/x"),
             Ok("Basic dTpw".into())
+        );
+    }
+
+    #[test]
+    fn a_secret_goes_in_clear_text_only_if_it_says_so() {
+        let token = |host: &str| secret(HTTP_SOURCE_SECRET, &[("host", host), ("token", "t0p")]);
+        for (host, url, sent) in [
+            ("lists.example", "https://lists.example/x", true),
+            ("lists.example", "http://lists.example/x", false),
+            ("lists.example:8080", "http://lists.example:8080/x", false),
+            ("http://lists.example:8080", "http://lists.example:8080/x", true),
+            ("http://lists.example", "http://lists.example/x", true),
+            ("http://lists.example", "https://lists.example/x", false),
+            ("https://lists.example", "https://lists.example/x", true),
+            ("https://lists.example", "http://lists.example/x", false),
+            ("http://lists.example", "http://evil.example/x", false),
+            ("ftp://lists.example", "https://lists.example/x", false),
+        ] {
+            assert_eq!(header(&token(host), url).is_ok(), sent, "{host} {url}");
+        }
+        let refused = header(&token("lists.example"), "http://lists.example/x");
+        assert_eq!(
+            refused,
+            Err(
+                "is for https, the source's url is http: its key host would have to be http://lists.example"
+                    .into()
+            )
         );
     }
 
@@ -124,7 +166,7 @@ mod tests {
     fn other_secrets_are_not_sent() {
         let data = [("host", "h"), ("token", "t")];
         for kind in ["Opaque", "kubernetes.io/service-account-token", ""] {
-            let refused = header(&secret(kind, &data), "http://h/x");
+            let refused = header(&secret(kind, &data), "https://h/x");
             assert_eq!(
                 refused,
                 Err("is not of type larder.dev/http-source".into()),
@@ -137,7 +179,7 @@ mod tests {
             &[("host", "h"), ("username", "u")],
             &[("host", "h"), ("token", "t"), ("password", "p")],
         ] {
-            let refused = header(&secret(HTTP_SOURCE_SECRET, data), "http://h/x");
+            let refused = header(&secret(HTTP_SOURCE_SECRET, data), "https://h/x");
             assert!(
                 refused.is_err_and(|words| !words.contains('t') || !words.contains("Bearer")),
                 "{data:?}"
