@@ -17,7 +17,7 @@ struct Registry {
 
 #[async_trait]
 impl Documents for Registry {
-    async fn get(&self, url: &str) -> Result<Document, FetchError> {
+    async fn get(&self, url: &str, _: usize) -> Result<Document, FetchError> {
         let body = match url {
             "https://example.com/app-registry.yaml" => &self.registry,
             "https://example.com/app-defaults.yaml" => &self.defaults,

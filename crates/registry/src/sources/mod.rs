@@ -3,6 +3,7 @@
 //! Everything here is pure but for [`app_registry`], which asks for its documents through a trait. Who fetches bytes, and
 //! when, is the operator's. A source is written by others, so all of it is bounded: bytes, lines, images, messages.
 
+mod apart;
 pub mod app_registry;
 pub mod json;
 pub mod lines;
@@ -13,6 +14,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use larder_core::image_ref::{ImageRef, ImageRefError};
+
+pub use apart::apart;
 
 /// Images that one source may have, as a whole cache.
 pub const MAX_IMAGES: usize = 500;

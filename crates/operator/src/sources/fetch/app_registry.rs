@@ -20,12 +20,16 @@ struct Web<'a> {
 
 #[async_trait]
 impl Documents for Web<'_> {
-    async fn get(&self, url: &str) -> Result<Document, FetchError> {
+    async fn get(&self, url: &str, at_most: usize) -> Result<Document, FetchError> {
         let parsed = Url::parse(url).map_err(|e| FetchError {
             reason: SourceReason::Malformed,
             message: format!("url: {e}"),
         })?;
-        let answer = self.http.get(&Get::new(parsed), &Limits::default()).await;
+        let limits = Limits {
+            body: at_most,
+            ..Limits::default()
+        };
+        let answer = self.http.get(&Get::new(parsed), &limits).await;
         match answer {
             Ok(fetched) => Ok(Document {
                 body: fetched.body.unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use larder_api::image_source::{HttpSource, ListFormat};
 use larder_registry::sources::json::JsonPath;
-use larder_registry::sources::{SourceError, SourceReason, json, lines};
+use larder_registry::sources::{SourceError, SourceReason, apart, json, lines};
 use larder_registry::{FetchError, Get, HttpOptions, Limits, SafeHttp};
 use reqwest::StatusCode;
 use url::Url;
@@ -39,10 +39,11 @@ pub(super) async fn fetch(
     let Some(body) = answer.body else {
         return Ok(Fetched::Unchanged);
     };
-    let found = match &path {
-        None => lines::parse(&body)?,
-        Some(path) => json::parse(&body, path)?,
+    let read = move || match &path {
+        None => lines::parse(&body),
+        Some(path) => json::parse(&body, path),
     };
+    let found = apart(read).await?;
     Ok(Fetched::Found {
         found,
         etag: answer.etag,

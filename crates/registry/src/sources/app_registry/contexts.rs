@@ -8,13 +8,15 @@ use indexmap::IndexMap;
 use super::yaml::Yaml;
 use super::{MAX_APPS, SourceError, SourceReason, shorten};
 
-/// Contexts looked at for one brand: several may extend the same, and each counts every time.
-const MAX_VISITS: usize = 1000;
+/// Contexts looked at for one brand, and mixins: several may extend the same, and each counts every time.
+pub(super) const MAX_VISITS: usize = 1000;
+/// Bytes of the address of a compose file, or of a repository.
+pub(super) const MAX_ADDRESS: usize = 4096;
 
 /// What of an app bears on its images.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct App {
-    /// As written; a text is expected.
+    /// As written; null for what is no address.
     pub(super) spec: Option<Yaml>,
     /// Why the entry is none.
     pub(super) problem: Option<String>,
@@ -29,7 +31,7 @@ impl App {
         match entry {
             Yaml::Null => Self::default(),
             Yaml::Map(map) => Self {
-                spec: map.get("spec").cloned(),
+                spec: map.get("spec").map(address),
                 problem: None,
             },
             _ => Self {
@@ -44,7 +46,7 @@ impl App {
         if self.problem.is_none()
             && let Some(spec) = above.get("spec")
         {
-            self.spec = Some(spec.clone());
+            self.spec = Some(address(spec));
         }
     }
 
@@ -57,6 +59,14 @@ impl App {
             (None, Some(_)) => broken("its spec is not the address of a compose file".to_owned()),
             (None, None) => broken("it has no spec, and the registry names no repository".to_owned()),
         }
+    }
+}
+
+/// A text that may be an address; else null. What is laid over all apps must not be kept many times.
+pub(super) fn address(spec: &Yaml) -> Yaml {
+    match spec {
+        Yaml::Text(text) if text.len() <= MAX_ADDRESS => Yaml::Text(text.clone()),
+        _ => Yaml::Null,
     }
 }
 
@@ -151,11 +161,13 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// A list of names; one name alone is a list of one.
-pub(super) fn names(list: Option<&Yaml>) -> Vec<String> {
-    match list {
-        Some(Yaml::List(items)) => items.iter().filter_map(Yaml::scalar_text).collect(),
-        Some(one) => one.as_text().map(str::to_owned).into_iter().collect(),
-        None => Vec::new(),
-    }
+/// A list of names; one name alone is a list of one. None is copied before it is its turn.
+pub(super) fn names(list: Option<&Yaml>) -> impl Iterator<Item = String> {
+    let (items, one) = match list {
+        Some(Yaml::List(items)) => (items.as_slice(), None),
+        Some(one) => (&[][..], one.as_text()),
+        None => (&[][..], None),
+    };
+    let items = items.iter().filter_map(Yaml::scalar_text);
+    items.chain(one.map(str::to_owned))
 }

@@ -1,8 +1,8 @@
 //! What is laid over the apps of a brand: defaults, mixins, the brand's own blocks.
 
-use super::SourceError;
-use super::contexts::{self, Apps};
+use super::contexts::{self, Apps, MAX_VISITS};
 use super::yaml::Yaml;
+use super::{SourceError, SourceReason};
 
 /// Lays `app-defaults.yaml` over each app: the defaults win.
 pub(super) fn defaults(defaults: &Yaml, apps: &mut Apps) {
@@ -16,8 +16,14 @@ pub(super) fn defaults(defaults: &Yaml, apps: &mut Apps) {
 /// A mixin is a context. It adds no apps, its own `extends` and `mixin` do not count, and one that does not exist says
 /// nothing.
 pub(super) fn mixins(registry: &Yaml, brand: &str, apps: &mut Apps) -> Result<(), SourceError> {
+    let mut laid = 0;
     contexts::walk(registry, brand, &mut |context| {
         for mixin in contexts::names(context.get("mixin")) {
+            laid += 1;
+            if laid > MAX_VISITS {
+                let problem = "contexts have too many mixins";
+                return Err(SourceError::new(SourceReason::BrokenContext, problem));
+            }
             let entries = registry
                 .get("contexts")
                 .and_then(|all| all.get(&mixin))

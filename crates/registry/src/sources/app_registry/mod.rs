@@ -20,27 +20,31 @@ mod services;
 mod template;
 mod yaml;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use url::Url;
 
-use self::contexts::App;
+use self::contexts::{App, Apps};
 use self::template::Templates;
 use self::yaml::Yaml;
 #[cfg(test)]
 use super::SourceImage;
-use super::{Collector, Found, SourceError, SourceReason, check_size};
+use super::{Collector, Found, MAX_DOCUMENT_BYTES, SourceError, SourceReason, apart};
 
 /// Apps of one brand.
 pub const MAX_APPS: usize = 500;
+/// Bytes of a compose file.
+pub const MAX_COMPOSE_BYTES: usize = 1024 * 1024;
 /// Compose files asked for at a time.
-const CONCURRENT_FETCHES: usize = 8;
+const CONCURRENT_FETCHES: usize = 4;
 
 /// Fetches the registry's documents.
 #[async_trait]
 pub trait Documents: Send + Sync {
-    /// The document at an absolute http or https URL; anything but the status 200 is an error.
-    async fn get(&self, url: &str) -> Result<Document, FetchError>;
+    /// The document at an absolute http or https URL, of at most so many bytes; anything but the status 200 is an error.
+    async fn get(&self, url: &str, at_most: usize) -> Result<Document, FetchError>;
 }
 
 /// What was fetched.
@@ -67,32 +71,27 @@ pub struct FetchError {
 /// The errors beside the images are about single apps, or the defaults.
 pub async fn read(documents: &dyn Documents, url: &str, brand: &str) -> Result<Found, SourceError> {
     let base = folder(url)?;
-    let registry = fetch(documents, &join(&base, "app-registry.yaml")?).await?;
-    if registry.as_map().is_none() {
-        let message = "app-registry.yaml is not a map";
-        return Err(SourceError::new(SourceReason::Malformed, message));
-    }
+    let registry = text(documents, &join(&base, "app-registry.yaml")?, MAX_DOCUMENT_BYTES).await?;
+    let defaults = text(documents, &join(&base, "app-defaults.yaml")?, MAX_DOCUMENT_BYTES).await;
+    let selection = {
+        let (base, brand) = (base.clone(), brand.to_owned());
+        apart(move || select(&registry, defaults, &base, &brand)).await?
+    };
     let mut collector = Collector::default();
-    let mut apps = contexts::select(&registry, brand)?;
-    match fetch(documents, &join(&base, "app-defaults.yaml")?).await {
-        Ok(defaults) => layers::defaults(&defaults, &mut apps),
-        // Most registries have none.
-        Err(error) if error.reason == SourceReason::NotFound => {}
-        Err(error) => collector.error(error),
+    if let Some(flaw) = selection.flaw {
+        collector.error(flaw);
     }
-    layers::mixins(&registry, brand, &mut apps)?;
-    repositories::locate(&registry, &base, &mut apps);
-    layers::overrides(&registry, brand, &mut apps);
-    let templates = Templates::new(registry.get("settings"))?;
+    let templates = Arc::new(selection.templates);
 
     let read_one = |(id, app): (String, App)| {
         let (base, templates) = (&base, &templates);
         async move {
-            let images = images_of(documents, base, templates, &id, app).await;
+            let images = images_of(documents, base, Arc::clone(templates), &id, app).await;
             (id, images)
         }
     };
-    let mut read = futures::stream::iter(apps.into_iter().map(read_one)).buffered(CONCURRENT_FETCHES);
+    let mut read =
+        futures::stream::iter(selection.apps.into_iter().map(read_one)).buffered(CONCURRENT_FETCHES);
     while let Some((id, images)) = read.next().await {
         match images {
             Ok(services) => {
@@ -107,6 +106,45 @@ pub async fn read(documents: &dyn Documents, url: &str, brand: &str) -> Result<F
         }
     }
     collector.finish()
+}
+
+/// What a registry says of a brand.
+struct Selection {
+    apps: Apps,
+    templates: Templates,
+    /// What is wrong with the defaults.
+    flaw: Option<SourceError>,
+}
+
+fn select(
+    registry: &Text,
+    defaults: Result<Text, SourceError>,
+    base: &Url,
+    brand: &str,
+) -> Result<Selection, SourceError> {
+    let registry = registry.parse()?;
+    if registry.as_map().is_none() {
+        let message = "app-registry.yaml is not a map";
+        return Err(SourceError::new(SourceReason::Malformed, message));
+    }
+    let mut apps = contexts::select(&registry, brand)?;
+    let flaw = match defaults.and_then(|text| text.parse()) {
+        Ok(defaults) => {
+            layers::defaults(&defaults, &mut apps);
+            None
+        }
+        // Most registries have none, and stores that may not be listed refuse (403) what they do not have.
+        Err(error) => Some(error)
+            .filter(|error| !matches!(error.reason, SourceReason::NotFound | SourceReason::Unauthorized)),
+    };
+    layers::mixins(&registry, brand, &mut apps)?;
+    repositories::locate(&registry, base, &mut apps);
+    layers::overrides(&registry, brand, &mut apps);
+    Ok(Selection {
+        apps,
+        templates: Templates::new(registry.get("settings"))?,
+        flaw,
+    })
 }
 
 fn take(
@@ -126,25 +164,46 @@ fn take(
 async fn images_of(
     documents: &dyn Documents,
     base: &Url,
-    templates: &Templates,
+    templates: Arc<Templates>,
     id: &str,
     app: App,
 ) -> Result<Vec<services::Service>, SourceError> {
     let address = app.address(id)?;
-    let spec = fetch(documents, &join(base, &address)?).await?;
-    services::images(&spec, templates)
+    let spec = text(documents, &join(base, &address)?, MAX_COMPOSE_BYTES).await?;
+    apart(move || services::images(&spec.parse()?, &templates)).await
 }
 
-async fn fetch(documents: &dyn Documents, url: &Url) -> Result<Yaml, SourceError> {
-    let in_document = |reason, problem: &str| SourceError::new(reason, format!("{}: {problem}", shown(url)));
-    let document = documents
-        .get(url.as_str())
-        .await
-        .map_err(|error| in_document(error.reason, &error.message))?;
-    check_size(document.body.len())?;
-    let text =
-        std::str::from_utf8(&document.body).map_err(|_| in_document(SourceReason::Malformed, "not UTF-8"))?;
-    yaml::parse(text).map_err(|error| in_document(error.reason, &error.message))
+/// A document, not parsed yet.
+struct Text {
+    url: Url,
+    body: Vec<u8>,
+}
+
+async fn text(documents: &dyn Documents, url: &Url, at_most: usize) -> Result<Text, SourceError> {
+    let document = documents.get(url.as_str(), at_most).await;
+    let body = document
+        .map_err(|error| in_document(url, error.reason, &error.message))?
+        .body;
+    if body.len() > at_most {
+        let problem = format!("{} bytes, at most {at_most} are allowed", body.len());
+        return Err(in_document(url, SourceReason::TooLarge, &problem));
+    }
+    Ok(Text {
+        url: url.clone(),
+        body,
+    })
+}
+
+impl Text {
+    fn parse(&self) -> Result<Yaml, SourceError> {
+        let text = std::str::from_utf8(&self.body)
+            .map_err(|_| in_document(&self.url, SourceReason::Malformed, "not UTF-8"))?;
+        yaml::parse(text).map_err(|error| in_document(&self.url, error.reason, &error.message))
+    }
+}
+
+fn in_document(url: &Url, reason: SourceReason, problem: &str) -> SourceError {
+    SourceError::new(reason, format!("{}: {problem}", shown(url)))
 }
 
 /// The folder that everything else is relative to.

@@ -7,7 +7,7 @@
 use indexmap::IndexMap;
 use url::Url;
 
-use super::contexts::Apps;
+use super::contexts::{self, Apps, MAX_ADDRESS};
 use super::yaml::Yaml;
 
 /// Gives each app the address of its compose file.
@@ -19,6 +19,7 @@ pub(super) fn locate(registry: &Yaml, base: &Url, apps: &mut Apps) {
         .flatten()
         .filter_map(|(name, entry)| {
             let url = entry.get("url").and_then(Yaml::as_text)?;
+            let url = Some(url).filter(|url| url.len() <= MAX_ADDRESS)?;
             Some((name.as_str(), absolute(base, url)))
         })
         .collect();
@@ -30,7 +31,10 @@ pub(super) fn locate(registry: &Yaml, base: &Url, apps: &mut Apps) {
                     app.spec = Some(Yaml::Text(spec));
                 }
             }
-            Some(Yaml::Text(spec)) => app.spec = Some(Yaml::Text(substitute(spec, &repositories))),
+            Some(Yaml::Text(spec)) => {
+                let spec = Yaml::Text(substitute(spec, &repositories));
+                app.spec = Some(contexts::address(&spec));
+            }
             Some(_) => {}
         }
     }
@@ -43,11 +47,11 @@ fn absolute(base: &Url, url: &str) -> String {
     base.join(url).map_or_else(|_| url.to_owned(), String::from)
 }
 
-/// One pass: what is put in is not looked at again.
+/// One pass: what is put in is not looked at again. It ends early where it is too long anyway.
 fn substitute(text: &str, names: &IndexMap<&str, String>) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find('$') {
+    while let Some(at) = rest.find('$').filter(|_| result.len() <= MAX_ADDRESS) {
         result.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix('$') {

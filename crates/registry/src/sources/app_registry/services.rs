@@ -1,6 +1,6 @@
 //! The images of a compose file's services.
 
-use super::template::{TemplateError, Templates};
+use super::template::{TemplateError, Templates, is_template};
 use super::yaml::Yaml;
 use super::{SourceError, SourceReason, shorten};
 
@@ -23,6 +23,9 @@ pub(super) fn images(spec: &Yaml, templates: &Templates) -> Result<Vec<Service>,
     let Some(services) = services.as_map() else {
         return malformed("services of its compose file is not a map");
     };
+    templates
+        .allow(bytes_of_templates(spec))
+        .map_err(|problem| SourceError::new(SourceReason::TooLarge, problem))?;
     check_templates(spec, templates, &mut String::new())?;
     let service = |(name, service): (&String, &Yaml)| Service {
         name: name.clone(),
@@ -39,6 +42,15 @@ fn image(service: &Yaml, templates: &Templates) -> Result<String, (SourceReason,
             .map_err(|error| (SourceReason::BrokenTemplate, format!("image: {error}"))),
         Some(_) => Err((SourceReason::Malformed, "its image is not a text".into())),
         None => Err((SourceReason::Malformed, "it has no image".into())),
+    }
+}
+
+fn bytes_of_templates(value: &Yaml) -> usize {
+    match value {
+        Yaml::Text(text) if is_template(text) => text.len(),
+        Yaml::List(items) => items.iter().map(bytes_of_templates).sum(),
+        Yaml::Map(map) => map.values().map(bytes_of_templates).sum(),
+        _ => 0,
     }
 }
 

@@ -5,6 +5,7 @@
 //! concatenations are not offered: with them, a line of text can ask for all memory there is.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, filters, tests as is};
@@ -14,6 +15,10 @@ use super::{SourceError, SourceReason};
 
 /// Bytes of a template, and of what a filter makes.
 const MAX_TEMPLATE_BYTES: usize = 4096;
+/// Bytes of the templates of one compose file: a second of rendering, if they are as costly as can be.
+const MAX_BYTES_OF_FILE: usize = 256 * 1024;
+/// The same of all compose files of a brand.
+const MAX_BYTES_OF_ALL: usize = 4 * 1024 * 1024;
 /// Bytes of all settings.
 const MAX_SETTINGS_BYTES: usize = 64 * 1024;
 /// Instructions of one rendering; a condition with three filters takes about 20.
@@ -62,6 +67,8 @@ const JINJA_FILTERS: [&str; 34] = [
 pub(super) struct Templates {
     environment: Environment<'static>,
     settings: Value,
+    /// Bytes of templates that may still be rendered.
+    left: AtomicUsize,
 }
 
 /// Why a template gives no text.
@@ -95,12 +102,32 @@ impl Templates {
         Ok(Self {
             environment: environment(),
             settings,
+            left: AtomicUsize::new(MAX_BYTES_OF_ALL),
         })
+    }
+
+    /// Whether one more file may have so many bytes of templates rendered; else what is wrong with it.
+    pub(super) fn allow(&self, bytes: usize) -> Result<(), String> {
+        if bytes > MAX_BYTES_OF_FILE {
+            return Err(format!(
+                "its compose file has more than {MAX_BYTES_OF_FILE} bytes of templates"
+            ));
+        }
+        let spend = |left: usize| left.checked_sub(bytes);
+        match self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+        {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!(
+                "the compose files of the brand have more than {MAX_BYTES_OF_ALL} bytes of templates"
+            )),
+        }
     }
 
     /// What the text says. One that is no template stays what it is.
     pub(super) fn render<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, TemplateError> {
-        if !["{{", "{%", "{#"].iter().any(|begin| text.contains(begin)) {
+        if !is_template(text) {
             return Ok(Cow::Borrowed(text));
         }
         check(text)?;
@@ -110,6 +137,11 @@ impl Templates {
             .map(Cow::Owned)
             .map_err(explain)
     }
+}
+
+/// Whether anything of it is to be rendered.
+pub(super) fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|begin| text.contains(begin))
 }
 
 /// Refuses what could take more memory than the template and the settings together.

@@ -33,7 +33,7 @@ impl Memory {
 
 #[async_trait]
 impl Documents for Memory {
-    async fn get(&self, url: &str) -> Result<Document, FetchError> {
+    async fn get(&self, url: &str, _: usize) -> Result<Document, FetchError> {
         let answer = self.0.get(url).cloned().unwrap_or(Err(SourceReason::NotFound));
         let body = answer.map_err(|reason| FetchError {
             reason,

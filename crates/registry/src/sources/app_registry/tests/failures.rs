@@ -82,6 +82,14 @@ fn defaults_that_cannot_be_read_are_said() {
     );
 }
 
+/// Stores that may not be listed answer so for what they do not have.
+#[test]
+fn defaults_that_are_refused_are_none() {
+    let mut memory = registry("  brand: {apps: {a: {}}}\n", &["a"]);
+    memory.put("app-defaults.yaml", Err(SourceReason::Unauthorized));
+    assert_eq!(images(&memory, "brand"), ["a main a:1"]);
+}
+
 #[test]
 fn one_bad_app_costs_only_itself() {
     let contexts = "
@@ -194,6 +202,70 @@ fn too_many_apps_or_images_are_refused() {
         refusal(&memory, "brand"),
         "TooLarge 501 images, at most 500 are allowed"
     );
+}
+
+/// Each of these would take gigabytes or hours.
+#[test]
+fn what_is_small_and_asks_for_much_is_refused() {
+    let apps = (0..500)
+        .map(|n| format!("a{n}: {{}}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let brand = format!("  brand: {{apps: {{{apps}}}}}\n");
+    let huge = "x".repeat(2 * 1024 * 1024);
+    let mut memory = registry(&brand, &[]);
+    memory.put("app-defaults.yaml", Ok(format!("spec: {huge}")));
+    let broken = "Malformed a0: its spec is not the address of a compose file";
+    assert_eq!(lines(&memory, "brand").1[0], broken);
+
+    let mut memory = registry(&brand, &[]);
+    memory.put(
+        "app-registry.yaml",
+        Ok(format!(
+            "repositories: {{r: {{url: 'http://{}'}}}}\ncontexts:\n{brand}",
+            "x".repeat(4000)
+        )),
+    );
+    memory.put("app-defaults.yaml", Ok(format!("spec: {}", "$r".repeat(2000))));
+    assert_eq!(lines(&memory, "brand").1[0], broken);
+
+    let mixins = "m, ".repeat(60_000);
+    let memory = registry(
+        &format!("  brand: {{mixin: [{mixins}], apps: {{{apps}}}}}\n  m: {{apps: {{}}}}\n"),
+        &[],
+    );
+    assert_eq!(
+        refusal(&memory, "brand"),
+        "BrokenContext contexts have too many mixins"
+    );
+}
+
+#[test]
+fn compose_files_have_an_end_and_their_templates_too() {
+    let with = |templates: usize, padding: usize| {
+        let texts = vec!["'{{ a }}{{ b }}'"; templates].join(", ");
+        format!(
+            "services: {{main: {{image: 'x:1', command: [{texts}]}}}}\n#{}",
+            "x".repeat(padding)
+        )
+    };
+    let mut memory = registry("  brand: {apps: {a: {}, b: {}, c: {}, d: {}}}\n", &["a"]);
+    memory.put("apps/b/docker-compose.yaml", Ok(with(10, 1024 * 1024)));
+    memory.put("apps/c/docker-compose.yaml", Ok(with(20_000, 0)));
+    memory.put("apps/d/docker-compose.yaml", Ok(with(1_000, 100_000)));
+    let (images, errors) = lines(&memory, "brand");
+    assert_eq!(images, ["a main a:1", "d main x:1"]);
+    assert!(
+        errors[0].starts_with("TooLarge b: https://") && errors[0].contains("at most 1048576 are allowed"),
+        "{errors:?}"
+    );
+    assert_eq!(
+        errors[1],
+        "TooLarge c: its compose file has more than 262144 bytes of templates"
+    );
+    let templates = Templates::new(None).unwrap();
+    let allowed = (0..20).filter(|_| templates.allow(256 * 1024).is_ok()).count();
+    assert_eq!(allowed, 16, "and all files together");
 }
 
 proptest! {
