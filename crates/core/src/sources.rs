@@ -43,6 +43,28 @@ pub struct Problem {
     pub message: String,
 }
 
+/// Which images a source may have although it does not name them, normalised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Hides {
+    /// Whatever it had.
+    #[default]
+    Any,
+    /// Only these: those of the part that could not be read, when it last could.
+    Only(BTreeSet<String>),
+    /// Any but these: they are known to be of other parts.
+    AnyBut(BTreeSet<String>),
+}
+
+impl Hides {
+    fn may_be(&self, image: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(these) => these.contains(image),
+            Self::AnyBut(these) => !these.contains(image),
+        }
+    }
+}
+
 /// What is known of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceView {
@@ -52,8 +74,10 @@ pub struct SourceView {
     pub images: Option<Vec<String>>,
     /// What is wrong with it.
     pub problem: Option<Problem>,
-    /// What is wrong may hide images: those that the cache has from it stay.
+    /// What is wrong may hide images: those that the cache has from it stay, as far as [`hides`](Self::hides) says.
     pub incomplete: bool,
+    /// Of a source that is incomplete, which images may be hidden.
+    pub hides: Hides,
     /// It said so twice, [`LOOK_AGAIN`] apart.
     pub seen_twice: bool,
     /// When it was last read whole.
@@ -98,16 +122,15 @@ pub fn combine(
         let mut images = view.images.clone().unwrap_or_default();
         let known: BTreeSet<String> = images.iter().filter_map(|i| normalized(i)).collect();
         let lost: Vec<&String> = before.iter().filter(|i| !known.contains(*i)).collect();
-        let keep_all = view.incomplete || view.images.is_none();
-        if !keep_all && lost.len() * 2 > before.len() {
-            shrunk.insert(source.name.clone(), (lost.len(), before.len()));
+        let hidden = |image: &str| view.images.is_none() || (view.incomplete && view.hides.may_be(image));
+        let gone = lost.iter().filter(|i| !hidden(i)).count();
+        if gone * 2 > before.len() {
+            shrunk.insert(source.name.clone(), (gone, before.len()));
         }
         // What is not purged does no harm by leaving at once.
         let doubtful =
             shrunk.contains_key(&source.name) && !view.seen_twice && spec.removal != Removal::Retain;
-        if keep_all || doubtful {
-            images.extend(lost.into_iter().cloned());
-        }
+        images.extend(lost.into_iter().filter(|i| doubtful || hidden(i)).cloned());
         if !doubtful {
             shrunk.remove(&source.name);
         }

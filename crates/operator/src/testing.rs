@@ -299,7 +299,7 @@ impl Fetch for Lists {
         });
         let found = Found {
             images: images.collect(),
-            errors: Vec::new(),
+            ..Found::default()
         };
         Ok(Fetched::Found { found, etag: None })
     }

@@ -85,6 +85,30 @@ fn a_failing_source_keeps_what_the_newest_revision_has_from_it() {
 }
 
 #[test]
+fn of_a_source_that_was_read_in_part_only_the_rest_is_kept() {
+    let newest = revision(&[(A, &["a"]), (B, &["a"]), (C, &["a"]), (D, &["a"])]);
+    let these = |images: &[&str]| images.iter().map(|i| (*i).to_owned()).collect();
+    for (hides, expected, shrunk) in [
+        (Hides::Any, &[A, B, C, D][..], false),
+        (Hides::Only(these(&[B, C])), &[A, B, C], false),
+        (Hides::AnyBut(these(&[B])), &[A, C, D], false),
+        (Hides::Only(these(&[])), &[A, B, C, D], true),
+    ] {
+        let part = SourceView {
+            images: Some(vec![A.to_owned()]),
+            hides: hides.clone(),
+            ..failing("a")
+        };
+        let views = [part, read("b", &[])];
+        let combined = combine(&spec(Removal::Purge), &views, Some(&newest), &[]);
+        let expected: Vec<String> = expected.iter().map(|i| format!("{i}<a")).collect();
+        assert_eq!(listed(&combined), expected, "{hides:?}");
+        assert_eq!(combined.shrunk.contains("a"), shrunk, "{hides:?}");
+        assert!(!combined.statuses[0].ready);
+    }
+}
+
+#[test]
 fn after_a_restart_nothing_leaves_until_a_source_was_read() {
     let newest = revision(&[(A, &["a"]), (B, &["b"])]);
     let before = SourceStatus {
@@ -202,9 +226,11 @@ proptest! {
     /// However a source looks: what is in the newest revision from it leaves only if it was read whole without it.
     #[test]
     fn nothing_leaves_unseen(
-        before in images(),
+        // A revision names each image once.
+        before in prop::collection::btree_set("r\\.example/[a-h]:1", 0..8),
         said in prop::option::of(images()),
         incomplete: bool,
+        only in prop::option::of(prop::collection::btree_set("r\\.example/[a-h]:1", 0..4)),
         seen_twice: bool,
         purge: bool,
     ) {
@@ -214,25 +240,30 @@ proptest! {
             name: "a".into(),
             images: said.clone(),
             incomplete,
+            hides: only.clone().map_or(Hides::Any, Hides::Only),
             seen_twice,
             ..SourceView::default()
         };
         let removal = if purge { Removal::Purge } else { Removal::Retain };
-        let combined = combine(&spec(removal), &[view], Some(&newest), &[]);
+        let combined = combine(&spec(removal), std::slice::from_ref(&view), Some(&newest), &[]);
         let now: BTreeSet<&str> = combined.wanted.images.iter().map(|i| i.written.as_str()).collect();
         let before: BTreeSet<&str> = before.iter().map(String::as_str).collect();
         let said_now: BTreeSet<&str> = said.iter().flatten().map(String::as_str).collect();
         prop_assert!(said_now.is_subset(&now), "what it says is there");
         prop_assert!(now.iter().all(|i| said_now.contains(i) || before.contains(i)), "nothing is made up");
         let left = before.difference(&now).count();
-        if said.is_none() || incomplete {
-            prop_assert_eq!(left, 0);
-        }
+        let kept = match &only {
+            _ if said.is_none() => before.clone(),
+            _ if !incomplete => BTreeSet::new(),
+            None => before.clone(),
+            Some(only) => before.iter().copied().filter(|i| only.contains(*i)).collect(),
+        };
+        prop_assert!(kept.is_subset(&now), "what may be hidden stays");
         if purge && !seen_twice {
             prop_assert!(left * 2 <= before.len());
         }
         // What came of it is what it stays at.
-        let again = combine(&spec(removal), &[SourceView { name: "a".into(), images: said, incomplete, seen_twice, ..SourceView::default() }], Some(&newest), &combined.statuses);
+        let again = combine(&spec(removal), &[view], Some(&newest), &combined.statuses);
         prop_assert_eq!(again, combined);
     }
 }

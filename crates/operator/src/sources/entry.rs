@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use larder_api::image_source::Source;
-use larder_core::sources::{LOOK_AGAIN, Problem, SourceView};
+use larder_core::sources::{Hides, LOOK_AGAIN, Problem, SourceView};
+
+use super::apps::{Apps, Told};
 
 /// First delay after a failure; doubles to [`MAX_DELAY`].
 pub(super) const MIN_DELAY: SignedDuration = SignedDuration::from_secs(5);
@@ -25,6 +27,8 @@ pub(super) struct Entry {
     /// Why nothing was learned when it was last asked.
     failure: Option<Problem>,
     incomplete: bool,
+    hides: Hides,
+    apps: Apps,
     etag: Option<String>,
     asked_at: Option<Timestamp>,
     read_at: Option<Timestamp>,
@@ -45,6 +49,8 @@ pub(super) enum Answer {
         flaw: Option<Problem>,
         /// What is wrong may pass, and hides images.
         incomplete: bool,
+        /// By the apps of a registry, if what is wrong is wrong with apps alone.
+        apps: Option<Told>,
         /// To ask whether it is still this.
         etag: Option<String>,
     },
@@ -109,12 +115,15 @@ impl Entry {
             Answer::Unchanged => {
                 self.failure = None;
                 self.incomplete = false;
-                self.read_at = Some(now);
+                if self.flaw.is_none() {
+                    self.read_at = Some(now);
+                }
             }
             Answer::Read {
                 images,
                 flaw,
                 incomplete,
+                apps,
                 etag,
             } => {
                 self.images = Some(images);
@@ -124,11 +133,13 @@ impl Entry {
                 self.flaw = flaw;
                 self.failure = None;
                 self.incomplete = incomplete;
+                self.hides = apps.map_or(Hides::Any, |told| self.apps.learn(told));
                 self.etag = etag.filter(|_| !incomplete);
             }
             Answer::Failed { problem, retry_after } => {
                 self.failure = Some(problem);
                 self.incomplete = true;
+                self.hides = Hides::Any;
                 self.put_off(retry_after, now);
                 return;
             }
@@ -158,6 +169,7 @@ impl Entry {
             images: self.images.clone(),
             problem: self.failure.clone().or_else(|| self.flaw.clone()),
             incomplete: self.incomplete,
+            hides: self.hides.clone(),
             seen_twice: again.is_some_and(|again| self.asked_at.is_some_and(|at| at >= again)),
             read_at: self.read_at,
         }
@@ -179,6 +191,7 @@ mod tests {
             images: images.iter().map(|i| (*i).to_owned()).collect(),
             flaw: None,
             incomplete: false,
+            apps: None,
             etag: Some("\"1\"".into()),
         }
     }
@@ -224,6 +237,55 @@ mod tests {
             (None, false, Some(now))
         );
         assert_eq!(entry.wake_at(None), None);
+    }
+
+    #[test]
+    fn a_list_with_a_bad_line_is_not_read_whole_because_it_is_the_same() {
+        let mut entry = Entry::new(Source::default());
+        let flawed = Answer::Read {
+            images: vec!["a".into()],
+            flaw: Some(Problem {
+                reason: "InvalidReference".into(),
+                message: "line 2".into(),
+            }),
+            incomplete: false,
+            apps: None,
+            etag: Some("\"1\"".into()),
+        };
+        entry.learn(flawed, at(0), at(1));
+        entry.learn(Answer::Unchanged, at(2), at(3));
+        let view = entry.view(None);
+        assert!(view.problem.is_some());
+        assert_eq!(view.read_at, None);
+    }
+
+    #[test]
+    fn of_a_registry_read_in_part_the_images_of_the_rest_may_be_hidden() {
+        let mut entry = Entry::new(Source::default());
+        let told = |one: &str, two: Option<&str>| Answer::Read {
+            images: vec![one.to_owned()],
+            flaw: None,
+            incomplete: two.is_none(),
+            apps: Some(
+                [
+                    ("one".to_owned(), Some([one.to_owned()].into())),
+                    ("two".to_owned(), two.map(|two| [two.to_owned()].into())),
+                ]
+                .into(),
+            ),
+            etag: None,
+        };
+        entry.learn(told("a:1", Some("b:1")), at(0), at(1));
+        entry.learn(told("a:2", None), at(2), at(3));
+        let view = entry.view(None);
+        assert!(view.incomplete);
+        assert_eq!(view.hides, Hides::Only(["b:1".to_owned()].into()));
+        entry.learn(failed(None), at(4), at(5));
+        assert_eq!(
+            entry.view(None).hides,
+            Hides::Any,
+            "the registry itself is not there"
+        );
     }
 
     #[test]

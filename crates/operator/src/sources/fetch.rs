@@ -120,19 +120,18 @@ pub(super) fn answer(fetched: Fetched) -> Answer {
         Fetched::Unchanged => Answer::Unchanged,
         Fetched::Found { found, etag } => Answer::Read {
             images: found.images.iter().map(|i| i.image.clone()).collect(),
-            incomplete: found.errors.iter().any(|e| may_pass(e.reason)),
+            incomplete: found.errors.iter().any(|e| e.reason.may_pass())
+                || found.apps.values().any(Option::is_none),
+            apps: Some(found.apps).filter(|_| !of_all(&found.errors)),
             flaw: flaw(&found.errors),
             etag,
         },
     }
 }
 
-/// Whether the images that an error hides may be back without anybody's doing.
-fn may_pass(reason: SourceReason) -> bool {
-    matches!(
-        reason,
-        SourceReason::Unreachable | SourceReason::RateLimited | SourceReason::Timeout
-    )
+/// Whether something that may pass is wrong with more than single apps.
+fn of_all(errors: &[SourceError]) -> bool {
+    errors.iter().any(|e| e.app.is_none() && e.reason.may_pass())
 }
 
 /// What is wrong beside the images, in one problem.
@@ -179,6 +178,7 @@ mod tests {
             found: Found {
                 images: vec![image],
                 errors,
+                ..Found::default()
             },
             etag: Some("v".into()),
         }
@@ -199,6 +199,7 @@ mod tests {
                 flaw,
                 incomplete,
                 etag,
+                apps: _,
             } = answer(found(errors.clone()))
             else {
                 panic!("it was read")

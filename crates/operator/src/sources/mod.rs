@@ -3,6 +3,7 @@
 //! What they said is remembered here; which images that makes is the core's to say (`larder_core::sources`). Nothing of
 //! it outlives the operator: after a restart the newest revision stands in until every source has been asked again.
 
+mod apps;
 mod entry;
 pub mod fetch;
 mod memory;

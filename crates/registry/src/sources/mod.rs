@@ -10,7 +10,7 @@ pub mod lines;
 pub mod tags;
 pub mod workloads;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use larder_core::image_ref::{ImageRef, ImageRefError};
@@ -83,6 +83,13 @@ pub enum SourceReason {
     InvalidFilter,
 }
 
+impl SourceReason {
+    /// Whether what it hides may be back without anybody's doing.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Unreachable | Self::RateLimited | Self::Timeout)
+    }
+}
+
 impl fmt::Display for SourceReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The variant's name is the stable word.
@@ -97,6 +104,9 @@ pub struct Found {
     pub images: Vec<SourceImage>,
     /// At most [`MAX_ERRORS`].
     pub errors: Vec<SourceError>,
+    /// Of an app registry, the images of each app, normalised; None for one that could not be read and may be the next
+    /// time.
+    pub apps: BTreeMap<String, Option<BTreeSet<String>>>,
 }
 
 impl SourceError {
@@ -148,6 +158,12 @@ impl Collector {
     /// Takes an image, unless it is known already.
     fn add(&mut self, image: &str, app: Option<&str>, service: Option<&str>) -> Result<(), ImageRefError> {
         let parsed = ImageRef::parse(image)?;
+        if let Some(app) = app {
+            let images = self.found.apps.entry(app.to_owned()).or_default();
+            images
+                .get_or_insert_default()
+                .insert(parsed.normalized().to_owned());
+        }
         if self.known.insert(parsed.normalized().to_owned()) {
             self.images += 1;
             if self.images <= MAX_IMAGES {

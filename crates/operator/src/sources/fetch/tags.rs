@@ -48,7 +48,7 @@ pub(super) async fn fetch(
         .collect();
     Ok(Found {
         images,
-        errors: Vec::new(),
+        ..Found::default()
     })
 }
 

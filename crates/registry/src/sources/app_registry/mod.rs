@@ -102,7 +102,12 @@ pub async fn read(documents: &dyn Documents, url: &str, brand: &str) -> Result<F
                     }
                 }
             }
-            Err(error) => collector.error(SourceError::of_app(&id, error.reason, error.message)),
+            Err(error) => {
+                if error.reason.may_pass() {
+                    collector.found.apps.insert(id.clone(), None);
+                }
+                collector.error(SourceError::of_app(&id, error.reason, error.message));
+            }
         }
     }
     collector.finish()

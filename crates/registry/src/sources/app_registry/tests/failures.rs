@@ -204,6 +204,25 @@ fn too_many_apps_or_images_are_refused() {
     );
 }
 
+#[test]
+fn it_is_known_which_app_has_which_images_and_which_may_be_back() {
+    let mut memory = registry("  brand: {apps: {a: {}, b: {}, gone: {}, down: {}}}\n", &["a"]);
+    let two = "services: {one: {image: 'a:1'}, two: {image: 'b:1'}, three: {image: 'B 1'}}";
+    memory.put("apps/b/docker-compose.yaml", Ok(two.into()));
+    memory.put("apps/down/docker-compose.yaml", Err(SourceReason::Unreachable));
+    let found = read_brand(&memory, "brand").unwrap();
+    let of = |images: &[&str]| {
+        let images = images.iter().map(|i| format!("docker.io/library/{i}")).collect();
+        Some(images)
+    };
+    let expected = [
+        ("a".to_owned(), of(&["a:1"])),
+        ("b".to_owned(), of(&["a:1", "b:1"])),
+        ("down".to_owned(), None),
+    ];
+    assert_eq!(found.apps, BTreeMap::from(expected));
+}
+
 /// Each of these would take gigabytes or hours.
 #[test]
 fn what_is_small_and_asks_for_much_is_refused() {
