@@ -162,6 +162,34 @@ async fn a_wrong_password_is_unauthorized_and_mending_the_secret_heals() {
     namespace.delete().await;
 }
 
+/// Nobody goes on with what a secret once said: neither the operator nor the kubelet, for which it worked before.
+#[tokio::test]
+async fn a_secret_that_is_replaced_counts_from_the_next_attempt_on() {
+    let env = Env::shared().await;
+    let namespace = env.namespace("private").await;
+    let private = Private::push(&env, &namespace).await;
+    private.secret(&namespace, "regcred").await;
+    let cache = namespace.cache("web", private.spec(&["regcred"])).await;
+    cache.ready(60).await;
+
+    let next = namespace.image(&env, RegistryKind::Auth, "next").await;
+    let wrong = "replaced-by-4471";
+    namespace
+        .pull_secret("regcred", &private.host, &private.user, wrong)
+        .await;
+    let both = json!([{"image": private.image}, {"image": next}]);
+    cache.patch(json!({"spec": {"images": both}})).await;
+    failure(&cache, &next, &[Reason::Unauthorized]).await;
+    private.secret(&namespace, "regcred").await;
+    let status = cache.ready(60).await;
+    assert!(status.failures.is_empty(), "{:?}", status.failures);
+    for node in env.nodes() {
+        assert!(env.node_has(&node, &next), "{node}");
+    }
+    nothing_tells(&env, &namespace, &cache, wrong).await;
+    namespace.delete().await;
+}
+
 #[tokio::test]
 async fn a_missing_secret_is_named_and_making_it_heals() {
     let env = Env::shared().await;
