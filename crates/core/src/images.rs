@@ -325,6 +325,7 @@ mod tests {
                 "includeUnschedulable": false,
             },
             "puller": "Job",
+            "privateImages": "Kubelet",
             "pullSecrets": [{"name": "regcred"}],
             "resolve": "Central",
             "onMissingPlatform": "Skip",

@@ -38,10 +38,11 @@ fn walk(value: &Value, path: String, leaf: &mut dyn FnMut(&str, &Value)) {
 
 /// Something else of the same kind: enums and formats by example, other text one letter longer.
 fn other(leaf: &Value) -> Value {
-    const PAIRS: [(&str, &str); 11] = [
+    const PAIRS: [(&str, &str); 12] = [
         ("Json", "Lines"),
         ("Pod", "Deployment"),
         ("Job", "Auto"),
+        ("Kubelet", "Agent"),
         ("Central", "OnNode"),
         ("Skip", "Fail"),
         ("Retain", "Purge"),

@@ -11,7 +11,7 @@ use larder_e2e::cluster::registry::RegistryKind::Auth;
 use larder_e2e::progress::Stderr;
 use serde_json::{Value, json};
 
-use super::agent_is_there;
+use super::{agent_is_there, pod_on};
 use crate::support::{Env, failure, node};
 use component::Component;
 
@@ -27,32 +27,20 @@ fn on_the_node(mut spec: Value) -> Value {
 }
 
 /// All that a reader of the cluster could find a password in, but for the secrets themselves.
-fn what_can_be_read(env: &Env) -> String {
+async fn what_can_be_read(env: &Env) -> String {
     let objects = "imagecaches,imagecacherevisions,nodeimagecaches,events,pods,jobs,daemonsets";
-    let commands: [&[&str]; 3] = [
-        &["get", objects, "--all-namespaces", "-o", "json"],
-        &[
-            "-n",
-            "larder-system",
-            "logs",
-            "deployment/larder-operator",
-            "--tail=-1",
-        ],
-        &[
-            "-n",
-            "larder-agents",
-            "logs",
-            "--selector=app.kubernetes.io/name=larder-agent",
-            "--tail=-1",
-            "--max-log-requests=20",
-        ],
-    ];
-    let read = commands.map(|command| env.kubectl(command).unwrap());
-    assert!(
-        read[2].contains("credential provider plugins"),
-        "the agents' logs are not those looked for"
-    );
-    read.concat()
+    let mut read = env
+        .kubectl(&["get", objects, "--all-namespaces", "-o", "json"])
+        .unwrap();
+    let logs = |namespace: &str, of: &str| env.kubectl(&["-n", namespace, "logs", of, "--tail=-1"]).unwrap();
+    read += &logs("larder-system", "deployment/larder-operator");
+    for node in env.nodes().iter().map(String::as_str).chain([NODE]) {
+        let pod = pod_on(env, node).await.unwrap().metadata.name.unwrap();
+        let log = logs("larder-agents", &pod);
+        assert!(log.contains("\"pulling\""), "not the log of an agent: {log}");
+        read += &log;
+    }
+    read
 }
 
 #[tokio::test]
@@ -123,7 +111,7 @@ async fn the_agent_pulls_private_images_by_its_nodes_plugin_and_without_one_says
         "{message}"
     );
 
-    let read = what_can_be_read(&env);
+    let read = what_can_be_read(&env).await;
     assert!(!read.contains(&password), "the password can be read");
     env.cluster.node_remove(NODE).await.unwrap();
     drop(component);

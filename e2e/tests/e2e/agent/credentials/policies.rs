@@ -1,6 +1,7 @@
 //! The kubelet's four policies for images that are on the node already (KEP-2535): what each means for images that
 //! Larder brought. docs/credentials.md has the table.
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod};
 use kube::Api;
 use kube::api::PostParams;
@@ -102,18 +103,21 @@ async fn the_kubelets_policies_judge_what_larder_brought_by_who_pulled_it() {
         if let Some(listed) = policy.listed {
             cases.extend([("listed/job", true, listed), ("listed/agent", false, listed)]);
         }
-        for (repository, by_job, expected) in cases {
-            let image = node.push(&format!("{repository}-{number}")).await;
-            if by_job {
-                node.pull_by_job(&format!("c-{number}-{}", repository.replace('/', "-")), &image)
-                    .await;
-            } else {
-                node.pull_by_agent(&image);
+        let tried = cases.into_iter().map(|(repository, by_job, expected)| {
+            let node = &node;
+            async move {
+                let image = node.push(&format!("{repository}-{number}")).await;
+                if by_job {
+                    let cache = format!("{}-{number}", repository.replace('/', "-"));
+                    node.pull_by_job(&cache, &image).await;
+                } else {
+                    node.pull_by_agent(&image);
+                }
+                assert!(node.env.node_has(&node.name, &image), "{image}");
+                assert_eq!(node.pods(&image).await, expected, "{}: {repository}", policy.name);
             }
-            assert!(env.node_has(&node.name, &image), "{image}");
-            let found = node.pods(&image).await;
-            assert_eq!(found, expected, "{}: {repository}", policy.name);
-        }
+        });
+        join_all(tried).await;
         env.cluster.node_remove(&node.name).await.unwrap();
     }
     ns.delete().await;
