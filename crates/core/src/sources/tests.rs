@@ -234,6 +234,8 @@ proptest! {
         seen_twice: bool,
         purge: bool,
     ) {
+        // A revision has each image once.
+        let before: BTreeSet<String> = before.into_iter().collect();
         let from_a: Vec<(&str, &[&str])> = before.iter().map(|i| (i.as_str(), &["a"][..])).collect();
         let newest = revision(&from_a);
         let view = SourceView {
