@@ -47,10 +47,12 @@ pub enum Refused {
 }
 
 /// Metadata services that are not link-local: of Alibaba Cloud, Azure, and of AWS and Google Cloud over IPv6.
-const METADATA: [IpAddr; 4] = [
+const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    // EKS Pod Identity; over IPv4 it is link-local.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
@@ -86,14 +88,16 @@ fn may_be_a_tenants_choice(ip: IpAddr, policy: &Policy) -> Result<(), Refused> {
     }
 }
 
-/// The IPv4 address that an IPv6 address leads to: mapped (`::ffff:0:0/96`), translated (`64:ff9b::/96`, RFC 6052),
-/// tunnelled (`2002::/16`, RFC 3056) or, as it was once written, compatible (`::/96`).
+/// The IPv4 address that an IPv6 address leads to: mapped (`::ffff:0:0/96`), translated (`64:ff9b::/96`, RFC 6052; in a
+/// network of its own `64:ff9b:1::/48`, RFC 8215, by its last 32 bits; `::ffff:0:0:0/96`, RFC 2765), tunnelled (`2002::/16`, RFC 3056) or, as it was once written, compatible (`::/96`).
 fn inner_v4(ip: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(v6) = ip else { return None };
     let of = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match v6.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x2002, high, low, ..] => Some(of(high, low)),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(of(high, low)),
         _ => None,
@@ -141,6 +145,11 @@ mod tests {
             ("::ffff:127.0.0.1", Err(Loopback)),
             ("::127.0.0.1", Err(Loopback)),
             ("64:ff9b::7f00:1", Err(Loopback)),
+            ("64:ff9b:1::7f00:1", Err(Loopback)),
+            ("64:ff9b:1:2:3:4:a9fe:a9fe", Err(LinkLocal)),
+            ("64:ff9b:1::a4d:2", Ok(())),
+            ("::ffff:0:127.0.0.1", Err(Loopback)),
+            ("::ffff:0:169.254.169.254", Err(LinkLocal)),
             ("2002:7f00:1::", Err(Loopback)),
             ("169.254.169.254", Err(LinkLocal)),
             ("::ffff:169.254.169.254", Err(LinkLocal)),
@@ -148,6 +157,7 @@ mod tests {
             ("febf::1", Err(LinkLocal)),
             ("168.63.129.16", Err(Metadata)),
             ("fd00:ec2::254", Err(Metadata)),
+            ("fd00:ec2::23", Err(Metadata)),
             ("224.0.0.1", Err(Multicast)),
             ("239.255.255.255", Err(Multicast)),
             ("255.255.255.255", Err(Multicast)),
