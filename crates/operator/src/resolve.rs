@@ -1,5 +1,6 @@
 //! `larder-operator resolve`: what the sources of an `ImageCache` in a file give, without a cluster.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use futures::StreamExt as _;
 use larder_api::ImageCache;
-use larder_api::image_source::Source;
+use larder_api::image_source::{ListFormat, Source};
+use larder_core::exclude::Exclude;
 use larder_core::image_ref::ImageRef;
 use larder_core::images::{exclude, wanted};
 use larder_core::message::redact;
@@ -91,6 +93,7 @@ pub async fn resolve(args: &ResolveArgs) -> anyhow::Result<Resolved> {
         .with_context(|| format!("cannot read {}", args.file.display()))?;
     let cache: ImageCache =
         serde_saphyr::from_str(&text).with_context(|| format!("{} is no ImageCache", args.file.display()))?;
+    check(&cache).with_context(|| format!("{} cannot be used", args.file.display()))?;
     if cache.spec.images.is_empty() && cache.spec.sources.is_empty() {
         bail!("{}: images or sources must name something", args.file.display());
     }
@@ -104,6 +107,50 @@ pub async fn resolve(args: &ResolveArgs) -> anyhow::Result<Resolved> {
         digests(&mut resolved, &*registry).await;
     }
     Ok(resolved)
+}
+
+/// What the API server would refuse, and would here be passed over.
+fn check(cache: &ImageCache) -> anyhow::Result<()> {
+    Exclude::parse(cache.spec.exclude.iter().map(String::as_str)).context("spec.exclude")?;
+    let mut names = BTreeSet::new();
+    for source in &cache.spec.sources {
+        let Source {
+            name,
+            config_map,
+            http,
+            app_registry,
+            workloads,
+            registry_tags,
+        } = source;
+        let kinds = [
+            config_map.is_some(),
+            http.is_some(),
+            app_registry.is_some(),
+            workloads.is_some(),
+            registry_tags.is_some(),
+        ];
+        if kinds.into_iter().filter(|is| *is).count() != 1 {
+            bail!(
+                "spec.sources: {name:?} must have exactly one of configMap, http, appRegistry, workloads and registryTags"
+            );
+        }
+        if http
+            .as_ref()
+            .is_some_and(|h| (h.format == ListFormat::Json) != h.json_path.is_some())
+        {
+            bail!("spec.sources: {name:?}: http.jsonPath must be set if http.format is Json, and only then");
+        }
+        if registry_tags
+            .as_ref()
+            .is_some_and(|t| t.semver.is_some() == t.regex.is_some())
+        {
+            bail!("spec.sources: {name:?}: registryTags must have exactly one of semver and regex");
+        }
+        if name.is_empty() || !names.insert(name) {
+            bail!("spec.sources: each must have a name of its own, {name:?} is none");
+        }
+    }
+    Ok(())
 }
 
 /// The images of the spec and of the sources that can be asked from here.

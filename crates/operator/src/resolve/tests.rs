@@ -79,3 +79,46 @@ async fn a_file_that_is_no_cache_is_not_begun_with() {
     }
     std::fs::remove_file(&file).unwrap();
 }
+
+#[test]
+fn what_the_api_server_would_refuse_is_refused() {
+    let of = |spec: serde_json::Value| {
+        let cache: ImageCache = serde_json::from_value(json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCache", "metadata": {"name": "web"}, "spec": spec,
+        }))
+        .unwrap();
+        check(&cache).map_err(|error| format!("{error:#}"))
+    };
+    let list = json!({"url": "http://a/list"});
+    let tags = json!({"repository": "nginx", "newest": 2, "semver": "*", "regex": "."});
+    assert_eq!(
+        of(json!({"exclude": ["*:debug"], "sources": [{"name": "a", "http": list}]})),
+        Ok(())
+    );
+    for (spec, words) in [
+        (json!({"exclude": ["a?"]}), "spec.exclude: pattern \"a?\""),
+        (
+            json!({"sources": [{"name": "a"}]}),
+            "\"a\" must have exactly one of",
+        ),
+        (
+            json!({"sources": [{"name": "a", "http": list, "workloads": {}}]}),
+            "\"a\" must have exactly one of",
+        ),
+        (
+            json!({"sources": [{"name": "a", "http": {"url": "http://a", "format": "Json"}}]}),
+            "\"a\": http.jsonPath",
+        ),
+        (
+            json!({"sources": [{"name": "a", "registryTags": tags}]}),
+            "\"a\": registryTags must have exactly one",
+        ),
+        (
+            json!({"sources": [{"name": "a", "http": list}, {"name": "a", "http": list}]}),
+            "a name of its own",
+        ),
+    ] {
+        let refused = of(spec.clone()).unwrap_err();
+        assert!(refused.contains(words), "{spec}: {refused}");
+    }
+}
