@@ -134,6 +134,15 @@ async fn what_was_refused_is_asked_for_again_until_it_is_had() {
 }
 
 #[test]
+fn of_an_object_each_image_is_kept_once_and_not_without_end() {
+    let many: Vec<String> = (0..2000).map(|n| format!("nginx:{}", n / 2)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let kept = workloads::read(&deployment("a", &many[..20]));
+    assert_eq!(kept.len(), 10);
+    assert_eq!(workloads::read(&deployment("a", &many)).len(), 501);
+}
+
+#[test]
 fn a_config_map_says_references_and_what_is_wrong_hides_them() {
     let map: ConfigMap = serde_json::from_value(json!({
         "metadata": {"name": "lists"},

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use kube::{Api, Resource};
 use larder_api::image_source::WorkloadKind;
+use larder_registry::sources::MAX_IMAGES;
 use larder_registry::sources::workloads::{Workload, images_of};
 use serde::de::DeserializeOwned;
 
@@ -59,10 +60,16 @@ where
     .await;
 }
 
-/// All that is kept of an object.
-pub(super) fn read<K: Workload>(object: &K) -> Vec<String> {
-    let spec = object.pod_spec().into_iter();
-    spec.flat_map(images_of)
-        .map(|(_, image)| image.to_owned())
-        .collect()
+/// All that is kept of an object: each image once, and no more than make the source too large.
+pub(super) fn read<K: Workload>(object: &K) -> BTreeSet<String> {
+    let mut images = BTreeSet::new();
+    for (_, image) in object.pod_spec().into_iter().flat_map(images_of) {
+        if images.len() > MAX_IMAGES {
+            break;
+        }
+        if !images.contains(image) {
+            images.insert(image.to_owned());
+        }
+    }
+    images
 }
