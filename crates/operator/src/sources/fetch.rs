@@ -129,9 +129,11 @@ pub(super) fn answer(fetched: Fetched) -> Answer {
     }
 }
 
-/// Whether something that may pass is wrong with more than single apps.
+/// Whether something that may pass is wrong with more than single apps: it is found first. The last may be about no app
+/// because it stands for many.
 fn of_all(errors: &[SourceError]) -> bool {
-    errors.iter().any(|e| e.app.is_none() && e.reason.may_pass())
+    let first = errors.first();
+    first.is_some_and(|e| e.app.is_none() && e.reason.may_pass())
 }
 
 /// What is wrong beside the images, in one problem.
@@ -182,6 +184,34 @@ mod tests {
             },
             etag: Some("v".into()),
         }
+    }
+
+    #[test]
+    fn what_hides_images_is_known_by_app_unless_it_concerns_all() {
+        let apps = |errors: Vec<SourceError>| {
+            let Fetched::Found { mut found, etag } = found(errors) else {
+                panic!("it was found")
+            };
+            found.apps = [("calc".to_owned(), None)].into();
+            match answer(Fetched::Found { found, etag }) {
+                Answer::Read { incomplete, apps, .. } => (incomplete, apps.is_some()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let down = SourceError::of_app("calc", SourceReason::Unreachable, "503");
+        let defaults = SourceError::new(SourceReason::Timeout, "app-defaults.yaml");
+        let further = SourceError::new(SourceReason::NotFound, "and 60 further errors");
+        assert_eq!(apps(vec![down.clone()]), (true, true));
+        assert_eq!(
+            apps(vec![down, defaults]),
+            (true, false),
+            "they may change any app"
+        );
+        assert_eq!(
+            apps(vec![further]),
+            (true, true),
+            "also where it is not among the errors"
+        );
     }
 
     #[test]
