@@ -70,7 +70,7 @@ undeploy: ## Deletes every ImageCache, waits, then removes Larder
 test: setup test-fast e2e ## Everything: test-fast, then end-to-end on a real cluster
 
 .PHONY: test-fast
-test-fast: ## Formatting, lints, licences, generated files, crate boundaries, unit and property tests: no cluster
+test-fast: ## Formatting, lints, licences, generated files, crate boundaries, unit, property and fuzz tests: no cluster
 	@$(step) "Formatting" cargo fmt --all --check
 	@$(step) "Lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 	@$(step) "Lints of the shipped no-op" cargo clippy --package larder-noop --release --locked -- -D warnings
@@ -80,6 +80,7 @@ test-fast: ## Formatting, lints, licences, generated files, crate boundaries, un
 	@$(step) "Tests of the checks" hack/tests/run
 	@$(step) "Unit and property tests" cargo test --workspace --exclude larder-e2e --locked
 	@$(step) "Unit tests of the local cluster" cargo test --package larder-e2e --lib --bins --locked
+	@$(step) "Fuzz targets, 10,000 inputs each" hack/fuzz 10000
 
 .PHONY: e2e
 e2e: setup images ## End-to-end tests on a real cluster
@@ -90,9 +91,11 @@ soak: setup images ## The long forms of the tests
 	@$(step) "Property tests, long" env PROPTEST_CASES=20000 cargo test --workspace --exclude larder-e2e --release --locked
 	@$(step) "End-to-end tests, long" env LARDER_SOAK=1 hack/e2e
 
+RUNS ?= 100000
+
 .PHONY: fuzz
-fuzz: ## 10,000 random inputs for each parser of strangers' words, grown by coverage; needs a nightly toolchain
-	@$(step) "Fuzz targets" hack/fuzz 10000
+fuzz: ## Random inputs for each parser of strangers' words, grown by coverage: make fuzz RUNS=1000000
+	@$(step) "Fuzz targets, $(RUNS) inputs each" hack/fuzz $(RUNS)
 
 .PHONY: bench
 bench: setup images ## Measures pulls, refreshes and API writes; results in bench/results

@@ -28,6 +28,8 @@ for need in "${needs[@]}"; do
 done
 # Rust crates with C parts, and the linker that Cargo calls.
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
+# The fuzz targets' engine is written in C++.
+command -v c++ >/dev/null || missing+=(g++)
 # readelf checks that what ships is static.
 command -v readelf >/dev/null || missing+=(binutils)
 [[ -e /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates)

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{DeleteParams, ListParams};
 use larder_api::names::{PURGE_ANNOTATION, REFRESH_ANNOTATION};
 use larder_e2e::cluster::registry::RegistryKind::Open;
 use larder_e2e::images::ImageSpec;
@@ -12,33 +9,6 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use crate::support::{Env, condition, eventually};
-
-/// Kills the operator's process, as the kernel would: no grace, no goodbye.
-async fn kill_operator(env: &Env) {
-    let pods: Api<Pod> = Api::namespaced(env.client.clone(), "larder-system");
-    for pod in pods
-        .list(&ListParams::default().labels("app.kubernetes.io/name=larder-operator"))
-        .await
-        .unwrap()
-    {
-        let name = pod.metadata.name.unwrap();
-        let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
-    }
-}
-
-async fn operator_is_back(env: &Env) {
-    eventually("the operator is Ready", 60, || async {
-        env.kubectl(&[
-            "rollout",
-            "status",
-            "deployment/larder-operator",
-            "-n",
-            "larder-system",
-            "--timeout=5s",
-        ])
-    })
-    .await;
-}
 
 #[tokio::test]
 async fn killed_at_twenty_moments_during_pull_refresh_and_purge() {
@@ -62,7 +32,7 @@ async fn killed_at_twenty_moments_during_pull_refresh_and_purge() {
     let mut kills = 0;
     let mut kill_at_random = async |most: u64| {
         tokio::time::sleep(Duration::from_millis(random.random_range(0..most))).await;
-        kill_operator(&env).await;
+        env.kill_operator().await;
     };
     for round in 0..4 {
         let cache = ns.cache("app", json!({"images": list, "removal": "Purge"})).await;
@@ -100,7 +70,7 @@ async fn killed_at_twenty_moments_during_pull_refresh_and_purge() {
         kill_at_random(1000).await;
         cache.gone(120).await;
         kills += 5;
-        operator_is_back(&env).await;
+        env.operator_is_back().await;
         for node in env.nodes() {
             assert!(
                 env.node_has(&node, &image(0)),

@@ -34,6 +34,7 @@ mod quota;
 mod refresh;
 mod rights;
 mod rollout;
+mod secrets;
 mod sources;
 mod support;
 mod validation;

@@ -1,6 +1,6 @@
 //! Images that a registry gives to those with a password only.
 
-use k8s_openapi::api::core::v1::{Event, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::api::{ListParams, PostParams};
 use larder_api::ImageCacheRevision;
 use larder_api::image_cache_status::Failure;
@@ -8,7 +8,7 @@ use larder_api::names::Reason;
 use larder_e2e::cluster::registry::RegistryKind;
 use serde_json::{Value, json};
 
-use crate::support::{Cache, Env, Namespace, condition, eventually};
+use crate::support::{Cache, Env, Namespace, condition, eventually, nothing_tells};
 
 struct Private {
     image: String,
@@ -61,30 +61,6 @@ async fn failure(cache: &Cache, image: &str, allowed: &[Reason]) -> Failure {
     find(&status.failures).unwrap()
 }
 
-/// Secrets stay out of whatever a reader of the namespace can see.
-async fn nothing_tells(env: &Env, namespace: &Namespace, cache: &Cache, secret: &str) {
-    let object = serde_json::to_string(&cache.get().await).unwrap();
-    assert!(!object.contains(secret), "{object}");
-    let events = namespace
-        .api::<Event>()
-        .list(&ListParams::default())
-        .await
-        .unwrap()
-        .items;
-    assert!(!serde_json::to_string(&events).unwrap().contains(secret));
-    let log = env.kubectl(&[
-        "--namespace",
-        "larder-system",
-        "logs",
-        "deployment/larder-operator",
-        "--tail=-1",
-    ]);
-    assert!(
-        !log.unwrap_or_default().contains(secret),
-        "the operator's log holds a password"
-    );
-}
-
 #[tokio::test]
 async fn a_pull_secret_opens_a_private_registry_and_the_revision_says_private() {
     let env = Env::shared().await;
@@ -124,7 +100,7 @@ async fn a_pull_secret_opens_a_private_registry_and_the_revision_says_private() 
     };
     assert!(is_private(&private.image));
     assert!(!is_private(&public));
-    nothing_tells(&env, &namespace, &cache, &private.password).await;
+    nothing_tells(&env, &[&private.password]);
     namespace.delete().await;
 }
 
@@ -143,7 +119,7 @@ async fn a_wrong_password_is_unauthorized_and_mending_the_secret_heals() {
         failure.message.contains("401") || failure.message.to_lowercase().contains("unauthorized"),
         "{failure:?}"
     );
-    nothing_tells(&env, &namespace, &cache, wrong).await;
+    nothing_tells(&env, &[wrong, &private.password]);
     for node in env.nodes() {
         assert!(!env.node_has(&node, &private.image));
     }

@@ -105,8 +105,6 @@ fn out_of_bounds() -> Vec<(Value, String)> {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let of_image = |entry: Value| json!({"images": [entry]});
     let mut cases: Vec<(Value, String)> = [
-        (json!({}), "images"),
-        (json!({"images": []}), "images"),
         (images(&many), "images"),
         (images(&["nginx:1.27", "busybox", "nginx:1.27"]), "images[2]"),
         (of_image(json!({"priority": 1})), "images[0].image"),
@@ -140,25 +138,22 @@ fn out_of_bounds() -> Vec<(Value, String)> {
             with("pullSecrets", json!([{"name": "a"}, {"name": "a"}])),
             "pullSecrets[1]",
         ),
-        (with("refresh", json!({})), "refresh.interval"),
+        (with("refresh", json!({})), "refresh: "),
         (
             with("refresh", json!({"interval": "1h", "schedule": "0 3 * * *"})),
-            "refresh.schedule",
+            "refresh: ",
         ),
         (
             with("refresh", json!({"interval": "1h", "timeZone": "UTC"})),
-            "refresh.timeZone",
+            "refresh: ",
         ),
-        (
-            with("sources", json!([{"name": "a"}])),
-            "exactly one of configMap",
-        ),
+        (with("sources", json!([{"name": "a"}])), "sources[0]: "),
         (
             with(
                 "sources",
                 json!([{"name": "a", "workloads": {}, "http": {"url": "http://a"}}]),
             ),
-            "exactly one of configMap",
+            "sources[0]: ",
         ),
         (
             with(
@@ -179,14 +174,44 @@ fn out_of_bounds() -> Vec<(Value, String)> {
                 "sources",
                 json!([{"name": "a", "http": {"url": "http://a", "format": "Json"}}]),
             ),
-            "http.jsonPath",
+            "sources[0].http: ",
         ),
         (
             with(
                 "sources",
                 json!([{"name": "a", "registryTags": {"repository": "a", "newest": 1}}]),
             ),
-            "semver and regex",
+            "sources[0].registryTags: ",
+        ),
+        (
+            with(
+                "sources",
+                (0..21)
+                    .map(|i| json!({"name": format!("s{i}"), "workloads": {}}))
+                    .collect(),
+            ),
+            "sources",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "configMap": {"name": "a/b", "key": "k"}}]),
+            ),
+            "sources[0].configMap.name",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "http": {"url": "https://user:password@a.example/list"}}]),
+            ),
+            "sources[0].http.url",
+        ),
+        (
+            with(
+                "sources",
+                json!([{"name": "a", "registryTags": {"repository": "a", "semver": "*", "newest": 101}}]),
+            ),
+            "sources[0].registryTags.newest",
         ),
         (with("exclude", json!(["a b"])), "exclude[0]"),
         (
@@ -254,13 +279,16 @@ fn out_of_bounds() -> Vec<(Value, String)> {
 async fn values_out_of_bounds_are_refused_by_the_name_of_their_field() {
     let env = Env::shared().await;
     let namespace = env.namespace("validation").await;
+    let mut wrong = Vec::new();
     for (spec, field) in out_of_bounds() {
         let shown: String = spec.to_string().chars().take(200).collect();
-        let message = attempt(&namespace, "bad", spec)
-            .await
-            .expect_err(&format!("{shown} was accepted"));
-        assert!(message.contains(&field), "{shown}: {message}");
+        match attempt(&namespace, "bad", spec).await {
+            Ok(_) => wrong.push(format!("{shown} was accepted")),
+            Err(message) if !message.contains(&field) => wrong.push(format!("{shown}: {message}")),
+            Err(_) => {}
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
     let message = attempt(&namespace, &"n".repeat(50), images(&["nginx"]))
         .await
         .unwrap_err();
@@ -269,6 +297,70 @@ async fn values_out_of_bounds_are_refused_by_the_name_of_their_field() {
         .await
         .unwrap();
     namespace.delete().await;
+}
+
+#[tokio::test]
+async fn refusals_that_concern_several_fields_say_what_is_expected() {
+    let env = Env::shared().await;
+    let namespace = env.namespace("validation").await;
+    let source = |mut keys: Value| {
+        keys["name"] = json!("a");
+        with("sources", json!([keys]))
+    };
+    for (spec, words) in [
+        (json!({}), "images or sources must name something"),
+        (
+            json!({"images": [], "sources": []}),
+            "images or sources must name something",
+        ),
+        (
+            source(json!({})),
+            "exactly one of configMap, http, appRegistry, workloads and registryTags",
+        ),
+        (
+            source(json!({"http": {"url": "http://a", "format": "Json"}})),
+            "http.jsonPath must be set",
+        ),
+        (
+            source(json!({"http": {"url": "http://a", "jsonPath": "{.a}"}})),
+            "http.jsonPath must be set",
+        ),
+        (
+            source(json!({"registryTags": {"repository": "a", "newest": 1}})),
+            "exactly one of semver and regex",
+        ),
+        (with("refresh", json!({})), "exactly one of interval and schedule"),
+        (
+            with("refresh", json!({"interval": "1h", "timeZone": "UTC"})),
+            "refresh.timeZone needs refresh.schedule",
+        ),
+    ] {
+        let message = attempt(&namespace, "bad", spec.clone())
+            .await
+            .expect_err(&format!("{spec} was accepted"));
+        assert!(message.contains(words), "{spec}: {message}");
+    }
+    namespace.delete().await;
+}
+
+/// As many sources as there may be, of every kind.
+fn full_sources() -> Value {
+    let kinds = [
+        json!({"configMap": {"name": "list", "key": "images.txt"}}),
+        json!({"http": {"url": "https://a.example/list"}}),
+        json!({"http": {"url": "http://a.example:8080/list?x=1", "format": "Json", "jsonPath": "{.items[*].image}",
+            "secretName": "token", "caBundle": "-----BEGIN CERTIFICATE-----"}}),
+        json!({"appRegistry": {"url": "https://a.example/main", "brand": "brand"}}),
+        json!({"workloads": {"namespaces": ["team-a"], "selector": {"matchLabels": {"a": "b"}}, "kinds": ["Pod", "Job"]}}),
+        json!({"registryTags": {"repository": "ghcr.io/acme/app", "semver": ">=1.2, <2", "newest": 100}}),
+        json!({"registryTags": {"repository": "[::1]:5000/app", "regex": "^main-", "newest": 1}}),
+    ];
+    let sources = (0..20).map(|i| {
+        let mut source = kinds[i % kinds.len()].clone();
+        source["name"] = json!(format!("source-{i}"));
+        source
+    });
+    sources.collect()
 }
 
 #[tokio::test]
@@ -283,7 +375,14 @@ async fn bounds_themselves_are_accepted_and_defaults_are_as_documented() {
         ),
         with("rollout", json!({"maxConcurrentNodes": 1})),
         with("rollout", json!({"maxConcurrentNodes": 10_000})),
+        with("sources", full_sources()),
+        json!({"sources": [{"name": "alone", "workloads": {}}]}),
+        with("exclude", json!(["docker.io/library/*", "*:debug"])),
         with("refresh", json!({"interval": "1m"})),
+        with(
+            "refresh",
+            json!({"schedule": "0 3 * * *", "timeZone": "Europe/Berlin"}),
+        ),
         with("refresh", json!({"interval": "720h"})),
         with("timeouts", json!({"attempt": "1s", "overall": "720h"})),
         with("retry", json!({"initialDelay": "1.5s", "maxDelay": "1h30m"})),
@@ -320,6 +419,10 @@ async fn fields_that_do_nothing_are_named_as_unknown() {
     let namespace = env.namespace("validation").await;
     for (spec, field) in [
         ("readiness: {}", "spec.readiness"),
+        (
+            "rollout: {bandwidthPerNode: 50Mi}",
+            "spec.rollout.bandwidthPerNode",
+        ),
         (
             "pullSecrets: [{name: regcred, namespace: other}]",
             "spec.pullSecrets[0].namespace",

@@ -4,11 +4,14 @@ mod env;
 mod identity;
 mod images;
 mod namespace;
+mod operator;
 mod pages;
+mod secrecy;
 mod status;
 mod truth;
 
 pub use env::{Env, writes_of_larder};
 pub use namespace::{Namespace, puller};
 pub use pages::Pages;
+pub use secrecy::{nothing_tells, told};
 pub use status::{Cache, condition, eventually, failure, node, reason};

@@ -29,6 +29,8 @@ struct Shared {
     answers: Mutex<Vec<(String, u16)>>,
     /// Everything is answered with this instead.
     broken: Mutex<Option<u16>>,
+    /// Requests without this Authorization are answered with 401.
+    authorization: Mutex<Option<String>>,
 }
 
 impl Pages {
@@ -65,6 +67,11 @@ impl Pages {
         format!("http://{}{path}", self.address)
     }
 
+    /// Host and port.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
     pub fn put(&self, path: &str, text: &str) {
         self.shared
             .pages
@@ -76,6 +83,11 @@ impl Pages {
     /// From now on every answer is this status; none: the pages again.
     pub fn fail(&self, status: Option<u16>) {
         *self.shared.broken.lock().unwrap() = status;
+    }
+
+    /// From now on requests need this Authorization.
+    pub fn require(&self, authorization: &str) {
+        *self.shared.authorization.lock().unwrap() = Some(authorization.to_owned());
     }
 
     /// Statuses of the answers for a path, in order.
@@ -107,16 +119,21 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
     }
     let request = String::from_utf8_lossy(&request).into_owned();
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let known = request.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("if-none-match")
-            .then(|| value.trim().to_owned())
-    });
+    let header = |wanted: &str| {
+        request.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+        })
+    };
+    let known = header("if-none-match");
+    let required = shared.authorization.lock().unwrap().clone();
+    let refused = required.is_some() && header("authorization") != required;
     let page = shared.pages.lock().unwrap().get(&path).cloned();
     let broken = *shared.broken.lock().unwrap();
     let etag = page.as_deref().map(etag).unwrap_or_default();
     let (status, body) = match (broken, page) {
         (Some(status), _) => (status, String::new()),
+        (None, _) if refused => (401, String::new()),
         (None, None) => (404, String::new()),
         (None, Some(_)) if known.as_ref() == Some(&etag) => (304, String::new()),
         (None, Some(page)) => (200, page),
