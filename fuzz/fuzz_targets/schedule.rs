@@ -2,9 +2,10 @@
 #![no_main]
 
 use larder_core::schedule::Schedule;
+use larder_fuzz::{parts, text};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&str, Option<&str>)| {
-    let (expression, time_zone) = input;
-    let _ = Schedule::cron(expression, time_zone);
+fuzz_target!(|input: &[u8]| {
+    let [expression, time_zone] = parts(input).map(text);
+    let _ = Schedule::cron(&expression, Some(&*time_zone).filter(|zone| !zone.is_empty()));
 });
