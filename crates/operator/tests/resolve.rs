@@ -1,6 +1,6 @@
 //! `larder-operator resolve` as people run it: the program itself, against a web server and a registry on this machine.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

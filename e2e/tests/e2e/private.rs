@@ -187,6 +187,7 @@ async fn a_missing_secret_is_named_and_making_it_heals() {
     private.secret(&namespace, "regcred").await;
     let status = cache.ready(60).await;
     assert!(status.failures.is_empty(), "{:?}", status.failures);
+    nothing_tells(&env, &[&private.password]);
     namespace.delete().await;
     elsewhere.delete().await;
 }
@@ -210,6 +211,7 @@ async fn without_any_secret_the_registry_is_quoted() {
         .patch(json!({"spec": {"pullSecrets": [{"name": "regcred"}]}}))
         .await;
     cache.ready(30).await;
+    nothing_tells(&env, &[&private.password]);
     namespace.delete().await;
 }
 
@@ -248,5 +250,6 @@ async fn a_service_account_serves_for_its_pull_secrets() {
         1,
         "Larder makes no secrets of its own: {secrets:?}"
     );
+    nothing_tells(&env, &[&private.password]);
     namespace.delete().await;
 }
