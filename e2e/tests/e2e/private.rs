@@ -162,7 +162,7 @@ async fn a_secret_that_is_replaced_counts_from_the_next_attempt_on() {
     for node in env.nodes() {
         assert!(env.node_has(&node, &next), "{node}");
     }
-    nothing_tells(&env, &namespace, &cache, wrong).await;
+    nothing_tells(&env, &[wrong, &private.password]);
     namespace.delete().await;
 }
 

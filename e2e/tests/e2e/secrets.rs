@@ -90,7 +90,7 @@ async fn the_token_of_a_list_goes_to_its_host_alone_and_is_told_nowhere() {
     pages.require(&format!("Bearer {first}"));
     other.put("/list", &b);
 
-    ns.http_secret("list", &pages.host(), &second).await;
+    ns.http_secret("list", &pages.origin(), &second).await;
     let http =
         |pages: &Pages| json!({"name": "page", "http": {"url": pages.url("/list"), "secretName": "list"}});
     let cache = ns.cache("listed", json!({"sources": [http(&pages)]})).await;
@@ -100,7 +100,7 @@ async fn the_token_of_a_list_goes_to_its_host_alone_and_is_told_nowhere() {
         })
         .await;
     nothing_tells(&env, &all);
-    ns.http_secret("list", &pages.host(), &first).await;
+    ns.http_secret("list", &pages.origin(), &first).await;
     let status = cache.ready(60).await;
     assert_eq!((status.sources[0].ready, status.sources[0].images), (true, 1));
     nothing_tells(&env, &all);
@@ -115,7 +115,7 @@ async fn the_token_of_a_list_goes_to_its_host_alone_and_is_told_nowhere() {
         .await;
     assert_eq!(status.sources[0].images, 1, "what the list said last stays");
     nothing_tells(&env, &all);
-    ns.http_secret("list", &pages.host(), &second).await;
+    ns.http_secret("list", &pages.origin(), &second).await;
     refreshed(&cache, "mended").await;
     cache
         .until("the new token serves", 30, |s| s.sources.iter().all(|s| s.ready))

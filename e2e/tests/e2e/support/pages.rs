@@ -67,9 +67,9 @@ impl Pages {
         format!("http://{}{path}", self.address)
     }
 
-    /// Host and port.
-    pub fn host(&self) -> String {
-        self.address.to_string()
+    /// Scheme, host and port, as a secret names where it may be sent.
+    pub fn origin(&self) -> String {
+        self.url("")
     }
 
     pub fn put(&self, path: &str, text: &str) {
