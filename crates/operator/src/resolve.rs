@@ -97,10 +97,10 @@ pub async fn resolve(args: &ResolveArgs) -> anyhow::Result<Resolved> {
     if cache.spec.images.is_empty() && cache.spec.sources.is_empty() {
         bail!("{}: images or sources must name something", args.file.display());
     }
-    let options = args.network.options();
-    let registry = HttpRegistry::new(args.network.registries()?, &options);
+    let (options, registries) = (args.network.options(), args.network.registries()?);
+    let registry = HttpRegistry::new(registries.clone(), &options);
     let registry = Arc::new(registry.context("cannot make a registry client")?);
-    let network = Network::new(options.http, Arc::<HttpRegistry>::clone(&registry))
+    let network = Network::new(options.http, registries, Arc::<HttpRegistry>::clone(&registry))
         .context("cannot make a client for sources")?;
     let mut resolved = gather(&cache, &network).await;
     if !args.no_digests {

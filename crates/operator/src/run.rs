@@ -36,10 +36,9 @@ const TIDY: Duration = Duration::from_mins(1);
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     metrics.started.set(jiff::Timestamp::now().as_second() as f64);
-    let options = args.network.options();
-    let registry = Arc::new(
-        HttpRegistry::new(args.network.registries()?, &options).context("cannot make a registry client")?,
-    );
+    let (options, registries) = (args.network.options(), args.network.registries()?);
+    let registry =
+        Arc::new(HttpRegistry::new(registries.clone(), &options).context("cannot make a registry client")?);
     metrics
         .count_budgets_of(Arc::clone(&registry))
         .context("metrics")?;
@@ -59,7 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tokio::spawn(lookout.keep_looking());
     let world = Arc::new(World::default());
     let queues = Queues::default();
-    let network = Network::new(options.http, Arc::<HttpRegistry>::clone(&registry))
+    let network = Network::new(options.http, registries, Arc::<HttpRegistry>::clone(&registry))
         .context("cannot make a client for sources")?;
     let (events, send_events) = Events::new(client.clone(), Arc::clone(&metrics));
     let ctx = Arc::new(Context {

@@ -124,7 +124,11 @@ pub(crate) fn context_asking(
         client: client.clone(),
         world: Arc::new(World::default()),
         queues: queues.clone(),
-        resolver: Resolver::new(Arc::new(Everything), Arc::clone(&metrics), queues.caches.clone()),
+        resolver: Resolver::new(
+            lists.registry.clone(),
+            Arc::clone(&metrics),
+            queues.caches.clone(),
+        ),
         sources: Sources::new(client.clone(), lists, queues.caches),
         pods: PodSettings {
             agent_image: "agent:1".into(),
@@ -217,11 +221,43 @@ impl Server {
 
 /// A registry that has everything, for every platform, but what is called missing, and shows what is called private
 /// to those with credentials.
-struct Everything;
+#[derive(Default)]
+pub(crate) struct Everything {
+    says: Mutex<Says>,
+}
+
+#[derive(Clone, Default)]
+struct Says {
+    error: Option<RegistryError>,
+    moves: usize,
+    takes: Duration,
+}
+
+impl Everything {
+    /// From now on it refuses everybody, or nobody any more.
+    pub(crate) fn refuse(&self, error: Option<RegistryError>) {
+        self.says.lock().unwrap().error = error;
+    }
+
+    /// All tags come to mean something else.
+    pub(crate) fn move_tags(&self) {
+        self.says.lock().unwrap().moves += 1;
+    }
+
+    /// From now on it takes its time.
+    pub(crate) fn hang(&self, time: Duration) {
+        self.says.lock().unwrap().takes = time;
+    }
+}
 
 #[async_trait]
 impl Registry for Everything {
     async fn digest(&self, image: &ImageRef, credentials: &Credentials) -> Result<Head, RegistryError> {
+        let says = self.says.lock().unwrap().clone();
+        tokio::time::sleep(says.takes).await;
+        if let Some(error) = says.error {
+            return Err(error);
+        }
         if image.repository().contains("missing") {
             return Err(RegistryError::NotFound {
                 message: "manifest unknown".into(),
@@ -233,7 +269,7 @@ impl Registry for Everything {
             });
         }
         Ok(Head {
-            digest: format!("sha256:{:0>64}", image.repository().len()),
+            digest: format!("sha256:{:0>64}", image.repository().len() + 1000 * says.moves),
             private: false,
         })
     }
@@ -256,9 +292,10 @@ impl Registry for Everything {
     }
 }
 
-/// Sources by their names: what each says, and how often they were asked.
+/// Sources by their names: what each says, and how often they were asked; and the one registry.
 #[derive(Default)]
 pub(crate) struct Lists {
+    pub(crate) registry: Arc<Everything>,
     says: Mutex<BTreeMap<String, Result<Vec<String>, SourceReason>>>,
     hang: Mutex<BTreeMap<String, Duration>>,
     asked: AtomicUsize,
@@ -301,7 +338,11 @@ impl Fetch for Lists {
             images: images.collect(),
             ..Found::default()
         };
-        Ok(Fetched::Found { found, etag: None })
+        Ok(Fetched::Found {
+            found,
+            etag: None,
+            retry_after: None,
+        })
     }
 }
 

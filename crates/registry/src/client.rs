@@ -7,7 +7,6 @@ mod challenge;
 mod courtesy;
 mod endpoint;
 mod fault;
-mod listed;
 mod tags;
 mod token;
 
@@ -44,6 +43,8 @@ pub struct Options {
     pub limits: Limits,
     /// Requests to one registry at a time: 8 by default, at least 1.
     pub per_registry: usize,
+    /// Tags of a page, where the registry leaves it to us: 1,000 by default.
+    pub tags_per_page: usize,
 }
 
 impl Default for Options {
@@ -52,6 +53,7 @@ impl Default for Options {
             http: HttpOptions::default(),
             limits: Limits::default(),
             per_registry: 8,
+            tags_per_page: 1000,
         }
     }
 }
@@ -61,6 +63,7 @@ impl Default for Options {
 pub struct HttpRegistry {
     endpoints: Endpoints,
     limits: Limits,
+    tags_per_page: usize,
     /// By host: the challenge that it made last, so that the next question is answered at once.
     challenges: Mutex<HashMap<String, Challenge>>,
     tokens: Tokens,
@@ -73,6 +76,7 @@ impl HttpRegistry {
         Ok(Self {
             endpoints: Endpoints::new(config, &options.http)?,
             limits: options.limits.clone(),
+            tags_per_page: options.tags_per_page.max(1),
             challenges: Mutex::default(),
             tokens: Tokens::default(),
             courtesy: Courtesy::new(options.per_registry),

@@ -7,21 +7,28 @@ mod clients;
 mod error;
 mod exchange;
 mod guard;
+mod listed;
 mod proxies;
+mod retry_after;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
-    Method, StatusCode,
+    Certificate, Method, StatusCode,
     header::{ETAG, HeaderValue},
 };
 use url::Url;
 
-use crate::ConfigError;
+use crate::{ConfigError, RegistriesConfig};
 
 use clients::certificates_of;
 pub(crate) use clients::{Clients, certificates};
 pub(crate) use exchange::{Failed, Reply, Request, exchange};
+pub(crate) use listed::Listed;
+pub(crate) use retry_after::retry_after;
 
 pub use error::FetchError;
 pub use exchange::Limits;
@@ -56,6 +63,7 @@ impl Default for HttpOptions {
 #[derive(Debug)]
 pub struct SafeHttp {
     clients: Clients,
+    listed: Listed,
 }
 
 /// A document to get.
@@ -118,16 +126,26 @@ pub struct Fetched {
 impl SafeHttp {
     /// Sets up clients and reads the CA file. Uses ring for TLS where the process has chosen nothing.
     pub fn new(options: &HttpOptions) -> Result<Self, ConfigError> {
-        Ok(Self {
-            clients: Clients::new(options, Vec::new())?,
-        })
+        Self::with(options, Vec::new())
     }
 
     /// The same, trusting the certificates of a PEM text beside those of the options. Fails where there are none in it.
     pub fn trusting(options: &HttpOptions, pem: &[u8]) -> Result<Self, ConfigError> {
+        Self::with(options, certificates_of(pem).map_err(ConfigError::Client)?)
+    }
+
+    fn with(options: &HttpOptions, authorities: Vec<Certificate>) -> Result<Self, ConfigError> {
         Ok(Self {
-            clients: Clients::new(options, certificates_of(pem).map_err(ConfigError::Client)?)?,
+            clients: Clients::new(options, authorities)?,
+            listed: Listed::default(),
         })
+    }
+
+    /// The same; the addresses of hosts that are listed with `allowPrivate`, at the port of the registry, are not judged.
+    #[must_use]
+    pub fn listed_in(mut self, config: &RegistriesConfig) -> Self {
+        self.listed = Listed::new(config);
+        self
     }
 
     /// Gets a document. Answers other than 200 and, to [`Get::unless`], 304 are [`FetchError::Status`].
@@ -138,7 +156,7 @@ impl SafeHttp {
             authorization: get.authorization.clone(),
             ..Request::new(Method::GET, get.url.clone())
         };
-        let reply = exchange(&self.clients, &|_| false, &request, limits)
+        let reply = exchange(&self.clients, &|url| self.listed.contains(url), &request, limits)
             .await
             .map_err(|failed| failed.error)?;
         let etag = reply.headers.get(ETAG).or(get.etag.as_ref());
@@ -150,7 +168,10 @@ impl SafeHttp {
                 body: Some(reply.body),
             }),
             StatusCode::NOT_MODIFIED if get.etag.is_some() => Ok(Fetched { body: None, etag }),
-            other => Err(FetchError::Status(other)),
+            status => Err(FetchError::Status {
+                status,
+                retry_after: retry_after(&reply.headers, SystemTime::now()),
+            }),
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     asked_at: Option<Timestamp>,
     read_at: Option<Timestamp>,
     retry_at: Option<Timestamp>,
+    /// It asked not to be asked before.
+    left_alone_until: Option<Timestamp>,
     attempts: u32,
 }
 
@@ -53,6 +55,8 @@ pub(super) enum Answer {
         apps: Option<Told>,
         /// To ask whether it is still this.
         etag: Option<String>,
+        /// How long what is incomplete asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// It said nothing that can be used.
     Failed {
@@ -88,6 +92,9 @@ impl Entry {
         let Some(asked_at) = self.asked_at else {
             return true;
         };
+        if self.left_alone_until.is_some_and(|until| now < until) {
+            return false;
+        }
         let again = shrunk_since.map(|since| since + LOOK_AGAIN);
         not_before.is_some_and(|n| asked_at < n)
             || self.retry_at.is_some_and(|at| at <= now)
@@ -111,6 +118,7 @@ impl Entry {
     /// Takes up what came of asking, begun at `asked_at`.
     pub(super) fn learn(&mut self, answer: Answer, asked_at: Timestamp, now: Timestamp) {
         self.asked_at = Some(asked_at);
+        let mut later = None;
         match answer {
             Answer::Unchanged => {
                 self.failure = None;
@@ -125,7 +133,9 @@ impl Entry {
                 incomplete,
                 apps,
                 etag,
+                retry_after,
             } => {
+                later = retry_after;
                 self.images = Some(images);
                 if flaw.is_none() {
                     self.read_at = Some(now);
@@ -145,10 +155,11 @@ impl Entry {
             }
         }
         if self.incomplete {
-            self.put_off(None, now);
+            self.put_off(later, now);
         } else {
             self.attempts = 0;
             self.retry_at = None;
+            self.left_alone_until = None;
         }
     }
 
@@ -156,8 +167,10 @@ impl Entry {
         let doubled = MIN_DELAY.as_secs() << self.attempts.min(16);
         let delay = SignedDuration::from_secs(doubled).min(MAX_DELAY);
         let asked = retry_after.and_then(|d| SignedDuration::try_from(d).ok());
-        let delay = delay.max(asked.unwrap_or_default().min(MAX_RETRY_AFTER));
+        let asked = asked.map(|asked| asked.min(MAX_RETRY_AFTER));
+        let delay = delay.max(asked.unwrap_or_default());
         self.attempts = self.attempts.saturating_add(1);
+        self.left_alone_until = asked.and_then(|asked| now.checked_add(asked).ok());
         self.retry_at = now.checked_add(delay).ok();
     }
 
@@ -193,6 +206,7 @@ mod tests {
             incomplete: false,
             apps: None,
             etag: Some("\"1\"".into()),
+            retry_after: None,
         }
     }
 
@@ -229,6 +243,26 @@ mod tests {
         assert_eq!(entry.wake_at(None).unwrap().duration_since(now).as_secs(), 600);
         entry.learn(failed(Some(1_000_000)), now, now);
         assert_eq!(entry.wake_at(None).unwrap().duration_since(now).as_secs(), 3600);
+
+        let part = Answer::Read {
+            images: vec!["a".into()],
+            flaw: None,
+            incomplete: true,
+            apps: None,
+            etag: None,
+            retry_after: Some(Duration::from_secs(700)),
+        };
+        entry.learn(part, now, now);
+        assert_eq!(entry.wake_at(None).unwrap().duration_since(now).as_secs(), 700);
+        let (early, then) = (
+            now + SignedDuration::from_secs(699),
+            now + SignedDuration::from_secs(700),
+        );
+        assert!(
+            !entry.is_due(Some(early), None, early),
+            "no refresh asks a server that asked to be left alone"
+        );
+        assert!(entry.is_due(Some(early), None, then));
 
         entry.learn(Answer::Unchanged, now, now);
         let view = entry.view(None);

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use larder_api::image_source::Source;
 use larder_core::sources::{Problem, reason};
 use larder_registry::sources::{Found, SourceError, SourceReason};
-use larder_registry::{ConfigError, HttpOptions, Keyring, SafeHttp, Tags};
+use larder_registry::{ConfigError, HttpOptions, Keyring, RegistriesConfig, SafeHttp, Tags};
 
 use super::entry::Answer;
 
@@ -49,6 +49,8 @@ pub enum Fetched {
         found: Found,
         /// The version.
         etag: Option<String>,
+        /// How long what is missing asks to be left alone.
+        retry_after: Option<Duration>,
     },
 }
 
@@ -74,18 +76,30 @@ impl From<SourceError> for Failure {
 #[allow(missing_debug_implementations, reason = "registries have none")]
 pub struct Network {
     options: HttpOptions,
+    registries: RegistriesConfig,
     http: SafeHttp,
     tags: Arc<dyn Tags>,
 }
 
 impl Network {
-    /// HTTP as `options` have it; repositories through `tags`.
-    pub fn new(options: HttpOptions, tags: Arc<dyn Tags>) -> Result<Self, ConfigError> {
+    /// HTTP as `options` have it, also to private addresses of the hosts that `registries` lists with `allowPrivate`;
+    /// repositories through `tags`.
+    pub fn new(
+        options: HttpOptions,
+        registries: RegistriesConfig,
+        tags: Arc<dyn Tags>,
+    ) -> Result<Self, ConfigError> {
         Ok(Self {
-            http: SafeHttp::new(&options)?,
+            http: SafeHttp::new(&options)?.listed_in(&registries),
             options,
+            registries,
             tags,
         })
+    }
+
+    /// The same, trusting these certificates too.
+    fn trusting(&self, pem: &str) -> Result<SafeHttp, ConfigError> {
+        Ok(SafeHttp::trusting(&self.options, pem.as_bytes())?.listed_in(&self.registries))
     }
 }
 
@@ -100,17 +114,21 @@ impl Fetch for Network {
             app_registry,
             registry_tags,
         } = &ask.source;
-        let found = if let Some(source) = http {
-            return http::fetch(&self.http, &self.options, source, ask).await;
+        if let Some(source) = http {
+            http::fetch(self, source, ask).await
         } else if let Some(source) = app_registry {
-            app_registry::fetch(&self.http, source).await?
+            app_registry::fetch(&self.http, source).await
         } else if let Some(source) = registry_tags {
-            tags::fetch(&*self.tags, source, &ask.keyring).await?
+            let found = tags::fetch(&*self.tags, source, &ask.keyring).await?;
+            Ok(Fetched::Found {
+                found,
+                etag: None,
+                retry_after: None,
+            })
         } else {
             let words = "a source of this kind is followed, not asked";
-            return Err(SourceError::new(SourceReason::Malformed, words).into());
-        };
-        Ok(Fetched::Found { found, etag: None })
+            Err(SourceError::new(SourceReason::Malformed, words).into())
+        }
     }
 }
 
@@ -118,13 +136,18 @@ impl Fetch for Network {
 pub(super) fn answer(fetched: Fetched) -> Answer {
     match fetched {
         Fetched::Unchanged => Answer::Unchanged,
-        Fetched::Found { found, etag } => Answer::Read {
+        Fetched::Found {
+            found,
+            etag,
+            retry_after,
+        } => Answer::Read {
             images: found.images.iter().map(|i| i.image.clone()).collect(),
             incomplete: found.errors.iter().any(|e| e.reason.may_pass())
                 || found.apps.values().any(Option::is_none),
             apps: Some(found.apps).filter(|_| !of_all(&found.errors)),
             flaw: flaw(&found.errors),
             etag,
+            retry_after,
         },
     }
 }
@@ -183,6 +206,7 @@ mod tests {
                 ..Found::default()
             },
             etag: Some("v".into()),
+            retry_after: None,
         }
     }
 
@@ -226,7 +250,7 @@ mod tests {
                 flaw,
                 incomplete,
                 etag,
-                apps: _,
+                ..
             } = answer(found(errors.clone()))
             else {
                 panic!("it was read")

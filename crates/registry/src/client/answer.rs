@@ -66,7 +66,17 @@ impl Access<'_> {
         digest: &str,
         wanted: &[Platform],
     ) -> Result<Vec<PlatformManifest>, RegistryError> {
-        match self.manifest(digest).await? {
+        let manifest = self.manifest(digest).await.map_err(|error| match error {
+            // The registry named the digest itself: without it the words would seem to be about the tag.
+            RegistryError::NotFound { message } => RegistryError::NotFound {
+                message: format!(
+                    "{} names {digest}, and does not have it: {message}",
+                    self.endpoint.host
+                ),
+            },
+            error => error,
+        })?;
+        match manifest {
             Manifest::Image(image) => {
                 let platform = self.config(&image.config.digest).await?;
                 let only = entry(platform, digest.to_owned(), image.size_bytes());

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use larder_core::image_ref::ImageRef;
 use url::Url;
 
-use super::{fault, listed::Listed};
+use super::fault;
 use crate::{
     ConfigError, HttpOptions, Limits, RegistriesConfig, RegistryError,
-    http::{Clients, Reply, Request, certificates, exchange},
+    http::{Clients, Listed, Reply, Request, certificates, exchange},
 };
 
 /// All clients that the configuration needs.

@@ -1,19 +1,15 @@
 //! What an answer other than success means.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use jiff::{Timestamp, fmt::rfc2822};
 use larder_core::message::{redact, shorten};
-use reqwest::{
-    StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
-};
+use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::{challenge::Challenge, endpoint::Endpoint};
 use crate::{
     RegistryError,
-    http::{Failed, Reply},
+    http::{Failed, Reply, retry_after},
 };
 
 /// Characters of a registry's words that are kept.
@@ -137,22 +133,11 @@ impl Words {
     }
 }
 
-/// Seconds, or a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-    Duration::try_from(date.duration_since(Timestamp::try_from(now).ok()?)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use proptest::prelude::*;
-    use reqwest::header::HeaderValue;
 
     use super::*;
 
@@ -206,27 +191,6 @@ mod tests {
         let said = |body: String| Words::of(body.as_bytes(), &[]).after(StatusCode::NOT_FOUND);
         assert_eq!(said(body(1_000)), "404 Not Found: no");
         assert_eq!(said(body(MAX_BODY)), "404 Not Found");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_481);
-        let read = |value: &'static str| {
-            retry_after(
-                &[(RETRY_AFTER, HeaderValue::from_static(value))]
-                    .into_iter()
-                    .collect(),
-                now,
-            )
-        };
-        assert_eq!(read("7"), Some(Duration::from_secs(7)));
-        assert_eq!(
-            read("Wed, 21 Oct 2015 07:29:30 GMT"),
-            Some(Duration::from_secs(89))
-        );
-        assert_eq!(read("Wed, 21 Oct 2015 07:27:30 GMT"), None);
-        assert_eq!(read("soon"), None);
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
     proptest! {

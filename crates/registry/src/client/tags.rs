@@ -5,15 +5,13 @@ use reqwest::{Method, header::LINK};
 use super::access::Access;
 use crate::{RegistryError, sources::tags::TagList};
 
-/// Tags of a page; registries may have their own mind about it.
-const PAGE: &str = "1000";
-
 impl Access<'_> {
     /// All tags, in the registry's order. Fails where there are more than [`TagList`] takes.
     pub(super) async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let mut list = TagList::default();
         let mut url = self.endpoint.url(self.image, "tags", "list")?;
-        url.query_pairs_mut().append_pair("n", PAGE);
+        let page = self.registry.tags_per_page.to_string();
+        url.query_pairs_mut().append_pair("n", &page);
         loop {
             let reply = self.ask_at(&Method::GET, url.clone(), None).await?;
             if !reply.status.is_success() {

@@ -1,6 +1,6 @@
 //! Why an address that a tenant chose gave no answer that can be used.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use reqwest::StatusCode;
 
@@ -58,8 +58,13 @@ pub enum FetchError {
         limit: usize,
     },
     /// An answer other than success.
-    #[error("{0}")]
-    Status(StatusCode),
+    #[error("{status}")]
+    Status {
+        /// What it says.
+        status: StatusCode,
+        /// How long the server asks to be left alone.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl FetchError {
@@ -68,6 +73,14 @@ impl FetchError {
     pub fn cause(&self) -> Option<&str> {
         match self {
             Self::Name { cause } | Self::Connect { cause } | Self::Broken { cause } => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// How long the server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

@@ -244,6 +244,13 @@ async fn a_tag_whose_header_names_what_is_not_there_is_not_resolved() -> Result<
     let answer = client()?
         .platforms(&image, &head.digest, &Credentials::anonymous(), &[])
         .await;
-    assert_eq!(answer.err().map(|e| e.reason()), Some(Reason::NotFound));
+    let error = answer.err().context("there was an answer")?;
+    assert_eq!(error.reason(), Reason::NotFound);
+    let words = format!(
+        "{} names {}, and does not have it: 404",
+        registry.host(),
+        head.digest
+    );
+    assert!(error.to_string().starts_with(&words), "{error}");
     Ok(())
 }

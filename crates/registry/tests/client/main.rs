@@ -8,6 +8,7 @@ mod proxies;
 mod redirects;
 mod requests;
 mod safe_http;
+mod tags;
 mod tls;
 mod waiting;
 
@@ -76,6 +77,16 @@ fn basic() -> Auth {
     Auth::Basic {
         user: USER.to_owned(),
         password: PASSWORD.to_owned(),
+    }
+}
+
+/// Everybody gets a token for this repository.
+fn token_auth(public: &str) -> Auth {
+    Auth::Bearer {
+        user: USER.to_owned(),
+        password: PASSWORD.to_owned(),
+        public: vec![public.to_owned()],
+        lifetime: Duration::from_mins(5),
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use larder_registry::{
-    FetchError, Fetched, Get, HttpOptions, Limits, SafeHttp, SharedPolicy, address::Policy,
+    FetchError, Fetched, Get, HttpOptions, Limits, RegistriesConfig, SafeHttp, SharedPolicy,
+    address::{Policy, Refused},
 };
 use larder_testkit::registry::{Auth, FakeRegistry, Fault};
 use url::Url;
@@ -121,6 +122,47 @@ async fn addresses_are_judged() -> Result<()> {
         .await;
     assert_eq!(error, Err(FetchError::Scheme));
     assert_eq!(server.take_log(), []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_listed_host_opens_the_way_to_itself_alone() -> Result<()> {
+    let server = FakeRegistry::start(Auth::Open).await?;
+    let other = FakeRegistry::start(Auth::Open).await?;
+    server.put("a", "1", &amd64("x"));
+    let yaml = format!("{}: {{plainHTTP: true, allowPrivate: true}}", server.host());
+    let http = http(false)?.listed_in(&RegistriesConfig::parse(&yaml)?);
+    assert!(
+        http.get(&Get::new(url(&server)?), &limits())
+            .await?
+            .body
+            .is_some()
+    );
+    for refused in [other.host(), "127.0.0.1".to_owned()] {
+        let url = Url::parse(&format!("http://{refused}{PATH}"))?;
+        let answer = http.get(&Get::new(url), &limits()).await;
+        assert_eq!(answer, Err(FetchError::Refused(Refused::Loopback)), "{refused}");
+    }
+    server.fault(PATH, Fault::Redirect(url(&other)?.into()));
+    let answer = http.get(&Get::new(url(&server)?), &limits()).await;
+    assert_eq!(answer, Err(FetchError::Refused(Refused::Loopback)));
+    assert_eq!(other.take_log(), []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_a_server_may_be_asked_again_is_told() -> Result<()> {
+    let server = FakeRegistry::start(Auth::Open).await?;
+    for (status, retry_after, expected) in [
+        (429, Some("33"), Some(Duration::from_secs(33))),
+        (503, Some("7"), Some(Duration::from_secs(7))),
+        (503, Some("soon"), None),
+        (429, None, None),
+    ] {
+        server.fault(PATH, Fault::Status { status, retry_after });
+        let error = get(&server).await?.err();
+        assert_eq!(error.and_then(|e| e.retry_after()), expected, "{status}");
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use larder_core::image_ref::ImageRef;
 use larder_registry::{Credentials, HttpRegistry, Registry, RegistryError};
 use larder_testkit::registry::{Auth, FakeRegistry, Fault};
 
-use super::{PASSWORD, USER, amd64, asked, basic, client, image, right};
+use super::{amd64, asked, basic, client, image, right, token_auth};
 
 fn later(status: u16, retry_after: Option<&'static str>) -> Fault {
     Fault::Status { status, retry_after }
@@ -148,13 +148,7 @@ async fn what_remains_is_told_and_none_is_a_later() -> Result<()> {
 }
 
 async fn token_registry() -> Result<FakeRegistry> {
-    let registry = FakeRegistry::start(Auth::Bearer {
-        user: USER.to_owned(),
-        password: PASSWORD.to_owned(),
-        public: vec!["a".to_owned()],
-        lifetime: Duration::from_mins(5),
-    })
-    .await?;
+    let registry = FakeRegistry::start(token_auth("a")).await?;
     registry.put("a", "1", &amd64("x"));
     Ok(registry)
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use larder_api::names::Reason;
 use larder_core::image_ref::ImageRef;
 use larder_registry::{
-    Credential, Credentials, HttpRegistry, Options, Platform, RegistriesConfig, Registry, RegistryHost,
+    Credential, Credentials, HttpRegistry, Options, Platform, RegistriesConfig, Registry, RegistryHost, Tags,
 };
 use reqwest::{Client, Method, Response, header};
 use serde_json::Value;
@@ -27,6 +27,7 @@ pub async fn conformance(registry: RegistryUnderTest) -> Result<()> {
     if registry.credentials.is_some() {
         nobody_is_refused(&registry, &client).await?;
     }
+    tags(&registry, &client).await?;
     the_client_reads_it(&registry).await?;
     the_client_names_refusals(&registry).await
 }
@@ -188,7 +189,56 @@ async fn nobody_is_refused(registry: &RegistryUnderTest, client: &Client) -> Res
     Ok(())
 }
 
+/// Page by page. Registries that take no notice of `n` say everything at once, and no more than that.
+async fn tags(registry: &RegistryUnderTest, http: &Client) -> Result<()> {
+    const TAGS: [&str; 5] = ["1.0", "1.1", "1.10", "latest", "v2"];
+    let repository = "conformance/tags";
+    for (n, tag) in TAGS.iter().enumerate() {
+        let image = TestImage::new(MediaTypes::Oci, "linux/amd64", &[&[n as u8]]);
+        registry.push(repository, tag, &image).await?;
+    }
+    let mut found = Vec::new();
+    let mut path = format!("/v2/{repository}/tags/list?n=2");
+    for _ in TAGS {
+        let response = registry.request(http, Method::GET, &path).send().await?;
+        assert_eq!(response.status(), 200, "{path}");
+        let next = header_of(&response, "link").to_owned();
+        let page: Value = serde_json::from_slice(&response.bytes().await?)?;
+        assert_eq!(page["name"], repository);
+        let page = page["tags"].as_array().context("no tags")?.iter();
+        found.extend(page.filter_map(|tag| tag.as_str().map(str::to_owned)));
+        match next.split_once("; ") {
+            Some((target, "rel=\"next\"")) => path = target.trim_matches(['<', '>']).to_owned(),
+            _ => break,
+        }
+    }
+    found.sort();
+    assert_eq!(found, TAGS);
+
+    let (credentials, whole) = (credentials(registry), format!("{}/{repository}", registry.host));
+    let whole = ImageRef::parse(&whole)?;
+    for tags_per_page in [1, 2, 5, 1000] {
+        let options = Options {
+            tags_per_page,
+            ..Options::default()
+        };
+        let mut found = client_with(registry, &options)?
+            .tags(&whole, &credentials)
+            .await?;
+        found.sort();
+        assert_eq!(found, TAGS, "{tags_per_page} a page");
+    }
+    let nowhere = ImageRef::parse(&format!("{}/conformance/nowhere", registry.host))?;
+    let refused = client(registry)?.tags(&nowhere, &credentials).await.err();
+    assert_eq!(refused.map(|e| e.reason()), Some(Reason::NotFound));
+    Ok(())
+}
+
 fn client(registry: &RegistryUnderTest) -> Result<HttpRegistry> {
+    client_with(registry, &Options::default())
+}
+
+fn client_with(registry: &RegistryUnderTest, options: &Options) -> Result<HttpRegistry> {
     let how = RegistryHost {
         mirror: None,
         plain_http: registry.ca_file.is_none(),
@@ -197,7 +247,7 @@ fn client(registry: &RegistryUnderTest) -> Result<HttpRegistry> {
         allow_private: true,
     };
     let config = RegistriesConfig::default().with(&registry.host, how);
-    Ok(HttpRegistry::new(config, &Options::default())?)
+    Ok(HttpRegistry::new(config, options)?)
 }
 
 fn credentials(registry: &RegistryUnderTest) -> Credentials {

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
@@ -104,6 +105,17 @@ impl FakeRegistry {
     pub fn put(&self, repository: &str, tag: &str, image: &TestImage) -> String {
         self.shared.state().store.put_image(repository, Some(tag), image);
         image.digest()
+    }
+
+    /// Holds a manifest under a tag, which moves if it was there. Gives the digest.
+    pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) -> String {
+        let mut state = self.shared.state();
+        state.store.put_manifest(repository, tag, media_type, bytes)
+    }
+
+    /// Holds a configuration or layer. Gives the digest.
+    pub fn put_blob(&self, repository: &str, bytes: Bytes) -> String {
+        self.shared.state().store.put_blob(repository, bytes)
     }
 
     /// Forgets a tag, or a manifest by its digest.

@@ -63,6 +63,7 @@ impl Asked<'_> {
             ("GET" | "HEAD", "manifests") => state
                 .manifest(repository, reference)
                 .map(|response| self.unless_known(response)),
+            ("GET", "tags") if reference == "list" => self.tags(&state, repository),
             ("PUT", "manifests") => {
                 let digest =
                     state
@@ -96,6 +97,29 @@ impl Asked<'_> {
                 "the operation is unsupported",
             )),
         }
+    }
+
+    /// At most `n` tags after `last`, and where the next ones are.
+    fn tags(&self, state: &State, repository: &str) -> io::Result<Response<Full<Bytes>>> {
+        let Some(mut tags) = state.store.tags(repository) else {
+            let words = "repository name not known to registry";
+            return Ok(error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", words));
+        };
+        if let Some(last) = self.parameter("last") {
+            tags.retain(|tag| *tag > last);
+        }
+        let mut response = Response::builder().header(header::CONTENT_TYPE, "application/json");
+        let page = self.parameter("n").and_then(|n| n.parse().ok());
+        if let Some(page) = page.filter(|page: &usize| *page < tags.len()) {
+            tags.truncate(page);
+            let last = tags.last().map_or("", String::as_str);
+            let next = format!("</v2/{repository}/tags/list?last={last}&n={page}>; rel=\"next\"");
+            response = response.header(header::LINK, next);
+        }
+        let body = json!({ "name": repository, "tags": tags });
+        response
+            .body(Full::from(body.to_string()))
+            .map_err(io::Error::other)
     }
 
     /// 304 where the version is known that the answer holds.

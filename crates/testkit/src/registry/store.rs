@@ -75,6 +75,12 @@ impl Store {
         Some((media_type.clone(), digest.to_owned(), bytes.clone()))
     }
 
+    /// In their order; none for a repository that is not there.
+    pub(super) fn tags(&self, repository: &str) -> Option<Vec<String>> {
+        let repository = self.repositories.get(repository)?;
+        Some(repository.tags.keys().cloned().collect())
+    }
+
     pub(super) fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
         self.repositories.get(repository)?.blobs.get(digest).cloned()
     }

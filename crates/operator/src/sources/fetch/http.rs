@@ -3,18 +3,13 @@
 use larder_api::image_source::{HttpSource, ListFormat};
 use larder_registry::sources::json::JsonPath;
 use larder_registry::sources::{SourceError, SourceReason, apart, json, lines};
-use larder_registry::{FetchError, Get, HttpOptions, Limits, SafeHttp};
+use larder_registry::{FetchError, Get, Limits};
 use reqwest::StatusCode;
 use url::Url;
 
-use super::{Ask, Failure, Fetched};
+use super::{Ask, Failure, Fetched, Network};
 
-pub(super) async fn fetch(
-    http: &SafeHttp,
-    options: &HttpOptions,
-    source: &HttpSource,
-    ask: &Ask,
-) -> Result<Fetched, Failure> {
+pub(super) async fn fetch(network: &Network, source: &HttpSource, ask: &Ask) -> Result<Fetched, Failure> {
     let path = match source.format {
         ListFormat::Lines => None,
         ListFormat::Json => Some(JsonPath::parse(source.json_path.as_deref().unwrap_or_default())?),
@@ -28,14 +23,18 @@ pub(super) async fn fetch(
     }
     let limits = Limits::default();
     let answer = match &source.ca_bundle {
-        None => http.get(&get, &limits).await,
+        None => network.http.get(&get, &limits).await,
         Some(bundle) => {
-            let http = SafeHttp::trusting(options, bundle.as_bytes())
+            let http = network
+                .trusting(bundle)
                 .map_err(|e| SourceError::new(SourceReason::Malformed, format!("http.caBundle: {e}")))?;
             http.get(&get, &limits).await
         }
     };
-    let answer = answer.map_err(|error| said(&error))?;
+    let answer = answer.map_err(|error| Failure {
+        error: said(&error),
+        retry_after: error.retry_after(),
+    })?;
     let Some(body) = answer.body else {
         return Ok(Fetched::Unchanged);
     };
@@ -47,6 +46,7 @@ pub(super) async fn fetch(
     Ok(Fetched::Found {
         found,
         etag: answer.etag,
+        retry_after: None,
     })
 }
 
@@ -62,7 +62,7 @@ pub(super) fn said(error: &FetchError) -> SourceError {
 /// The class of an answer that cannot be used.
 pub(super) fn class(error: &FetchError) -> SourceReason {
     match error {
-        FetchError::Status(status) => match *status {
+        FetchError::Status { status, .. } => match *status {
             StatusCode::NOT_FOUND | StatusCode::GONE => SourceReason::NotFound,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SourceReason::Unauthorized,
             StatusCode::TOO_MANY_REQUESTS => SourceReason::RateLimited,

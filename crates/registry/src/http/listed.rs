@@ -9,14 +9,14 @@ use crate::{RegistriesConfig, RegistryHost};
 
 /// Hosts with their ports, as connections are made to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     hosts: BTreeSet<(String, u16)>,
     /// `*` is listed: all are but these.
     all_but: Option<BTreeSet<(String, u16)>>,
 }
 
 impl Listed {
-    pub(super) fn new(config: &RegistriesConfig) -> Self {
+    pub(crate) fn new(config: &RegistriesConfig) -> Self {
         let mut listed = Self::default();
         let mut others = BTreeSet::new();
         for (host, how) in config.entries() {
@@ -40,7 +40,7 @@ impl Listed {
     }
 
     /// Whether this URL's host was listed. Neither a redirect nor a challenge of a listed host makes another one so.
-    pub(super) fn contains(&self, url: &Url) -> bool {
+    pub(crate) fn contains(&self, url: &Url) -> bool {
         let Some(place) = place(url) else { return false };
         self.hosts.contains(&place)
             || self
