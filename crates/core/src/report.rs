@@ -1,6 +1,7 @@
 //! Aggregates what is known of a cache and of its nodes into the status of the `ImageCache`.
 
 mod conditions;
+mod drift;
 mod failures;
 mod images;
 mod nodes;
@@ -19,6 +20,8 @@ use crate::images::WantedImages;
 use crate::plan::{saturating, signed};
 use crate::select::Eligibility;
 use nodes::Overview;
+
+pub use drift::DIGESTS_DIFFER;
 
 /// A reference that the operator could not resolve.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use larder_api::image_cache_status::SourceStatus;
 use larder_api::names::condition::{ACCEPTED, DEGRADED, PROGRESSING, READY, RESOLVED};
 use larder_api::node_image_cache::{Desired, NodeState};
 
+use super::drift::{self, DIGESTS_DIFFER, Drift};
 use super::failures::removal_failed;
 use super::images::{bytes_on, images};
 use super::nodes::Overview;
@@ -45,7 +46,7 @@ pub(super) fn all(
 ) -> Vec<Condition> {
     let verdicts = [
         (ACCEPTED, accepted(input)),
-        (RESOLVED, resolved(input, overview)),
+        (RESOLVED, resolved(input, overview, status)),
         (READY, ready(input, overview, status)),
         (PROGRESSING, progressing(input, overview, status)),
         (DEGRADED, degraded(input, overview, status)),
@@ -118,7 +119,7 @@ fn refused(input: &ReportInput<'_>) -> Option<(&'static str, String)> {
     Some(("InvalidSchedule", error.to_string()))
 }
 
-fn resolved(input: &ReportInput<'_>, overview: &Overview<'_>) -> Verdict {
+fn resolved(input: &ReportInput<'_>, overview: &Overview<'_>, status: &ImageCacheStatus) -> Verdict {
     let failing: Vec<_> = failing_sources(input).collect();
     let reasons = failing.iter().map(|s| s.reason.clone());
     if let Some(first) = reasons
@@ -139,6 +140,11 @@ fn resolved(input: &ReportInput<'_>, overview: &Overview<'_>) -> Verdict {
             .map(|u| format!("{}: {}: {}", u.image, u.reason, cut(&u.message, WORDS_CHARS)));
         let count = failing.len() + input.unresolved.len();
         return verdict("False", first, name_some(sources.chain(references), count));
+    }
+    let drifted = drifted(overview, status);
+    if !drifted.is_empty() {
+        let list = drifted.iter().map(ToString::to_string);
+        return verdict("False", DIGESTS_DIFFER, name_some(list, drifted.len()));
     }
     if input.cache.spec.resolve == Resolve::OnNode {
         return verdict(
@@ -346,7 +352,23 @@ fn degraded(input: &ReportInput<'_>, overview: &Overview<'_>, status: &ImageCach
             "some references could not be resolved; Resolved names them",
         );
     }
+    if !drifted(overview, status).is_empty() {
+        return verdict(
+            "True",
+            DIGESTS_DIFFER,
+            "nodes found different digests behind one reference; Resolved names them",
+        );
+    }
     verdict("False", "AsExpected", "")
+}
+
+/// References for which nodes report different digests. While a refresh goes from node to node they naturally do.
+fn drifted<'a>(overview: &'a Overview<'_>, status: &ImageCacheStatus) -> Vec<Drift<'a>> {
+    if is_refreshing(status) {
+        Vec::new()
+    } else {
+        drift::find(overview)
+    }
 }
 
 /// Sources that were asked and not read whole.

@@ -1,4 +1,5 @@
 mod conditions;
+mod drift;
 mod failures;
 mod nodes;
 mod properties;

@@ -9,7 +9,7 @@ use larder_api::names::{FIELD_MANAGER, condition};
 use larder_api::{ImageCache, ImageCacheStatus, NodeImageCache};
 use larder_core::merge::Blocks;
 use larder_core::plan::Revisions;
-use larder_core::report::{NodeView, ReportInput};
+use larder_core::report::{DIGESTS_DIFFER, NodeView, ReportInput};
 use larder_core::select::{Eligibility, eligibility};
 use larder_core::sources::Combined;
 use serde_json::json;
@@ -134,7 +134,7 @@ pub(super) async fn write(ctx: &Context, cache: &ImageCache) -> Result<ImageCach
     }
 }
 
-/// Events on transitions, at most seven for one write.
+/// Events on transitions, at most eight for one write.
 fn tell(ctx: &Context, cache: &ImageCache, old: &ImageCacheStatus, new: &ImageCacheStatus) {
     let about = cache.object_ref(&());
     let publish = |kind, reason: &str, action: &str, note: &str| {
@@ -155,6 +155,14 @@ fn tell(ctx: &Context, cache: &ImageCache, old: &ImageCacheStatus, new: &ImageCa
             new.nodes.updated, new.images.total
         );
         publish(Kind::Normal, "Ready", "Pull", &note);
+    }
+    let differ = |s: &ImageCacheStatus| {
+        let resolved = s.conditions.iter().find(|c| c.type_ == condition::RESOLVED);
+        let differ = resolved.filter(|c| c.reason == DIGESTS_DIFFER);
+        differ.map(|c| c.message.clone())
+    };
+    if let Some(note) = differ(new).filter(|_| differ(old).is_none()) {
+        publish(Kind::Warning, DIGESTS_DIFFER, "Resolve", &note);
     }
     let known: BTreeSet<(&str, String)> = old
         .failures
