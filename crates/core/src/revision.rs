@@ -195,19 +195,42 @@ fn order(revision: &ImageCacheRevision) -> (i64, Option<&str>) {
     (revision.spec.number, revision.metadata.name.as_deref())
 }
 
+/// A reference that came to mean something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Normalised reference.
+    pub image: String,
+    /// The digest so far.
+    pub from: String,
+    /// The new one.
+    pub to: String,
+}
+
 /// References that both have, with different digests.
-pub fn changed(old: &ImageCacheRevisionSpec, new: &ImageCacheRevisionSpec) -> i32 {
-    let digests = |spec: &ImageCacheRevisionSpec| -> BTreeMap<String, String> {
-        spec.images
-            .iter()
-            .filter_map(|i| Some((i.image.clone(), i.digest.clone()?)))
+pub fn moved(old: &ImageCacheRevisionSpec, new: &ImageCacheRevisionSpec) -> Vec<Moved> {
+    fn digests(spec: &ImageCacheRevisionSpec) -> BTreeMap<&str, &str> {
+        let pairs = spec.images.iter();
+        pairs
+            .filter_map(|i| Some((i.image.as_str(), i.digest.as_deref()?)))
             .collect()
-    };
+    }
     let before = digests(old);
-    digests(new)
-        .iter()
-        .filter(|(image, digest)| before.get(*image).is_some_and(|b| b != *digest))
-        .count() as i32
+    let after = digests(new).into_iter();
+    after
+        .filter_map(|(image, to)| {
+            let from = before.get(image).filter(|from| **from != to)?;
+            Some(Moved {
+                image: image.to_owned(),
+                from: (*from).to_owned(),
+                to: to.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// How many those are.
+pub fn changed(old: &ImageCacheRevisionSpec, new: &ImageCacheRevisionSpec) -> i32 {
+    moved(old, new).len() as i32
 }
 
 #[cfg(test)]

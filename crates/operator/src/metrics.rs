@@ -37,6 +37,8 @@ pub struct Metrics {
     pub api_writes: IntCounterVec,
     /// Requests to registries for a reference, by result.
     pub resolves: IntCounterVec,
+    /// Tags that came to mean another digest, each counted once a cache.
+    pub tags_moved: IntCounter,
     /// Keys due in a queue.
     pub queue_depth: IntGaugeVec,
     /// Reconciles that failed and are repeated.
@@ -70,6 +72,11 @@ impl Metrics {
         r.register(Box::new(slots.clone()))?;
         let caches = IntGauge::new("larder_imagecaches", "ImageCaches.")?;
         r.register(Box::new(caches.clone()))?;
+        let tags_moved = IntCounter::new(
+            "larder_tags_moved_total",
+            "Tags that came to mean another digest, each counted once a cache.",
+        )?;
+        r.register(Box::new(tags_moved.clone()))?;
         let events_dropped =
             IntCounter::new("larder_events_dropped_total", "Events dropped by the rate limit.")?;
         r.register(Box::new(events_dropped.clone()))?;
@@ -133,6 +140,7 @@ impl Metrics {
             reconcile_duration,
             slots,
             caches,
+            tags_moved,
             events_dropped,
             started,
             registry,

@@ -7,7 +7,7 @@ use larder_api::revision::{PlatformManifest, RevisionBody};
 use larder_api::{ImageCacheRevision, ImageCacheRevisionSpec, ImageCacheSpec};
 use proptest::prelude::*;
 
-use super::{Resolved, build, changed, hash, matches_spec, name, newest, prunable, same_identity};
+use super::{Resolved, build, changed, hash, matches_spec, moved, name, newest, prunable, same_identity};
 use crate::images::{WantedImages, wanted};
 
 fn images(list: &[&str]) -> WantedImages {
@@ -188,6 +188,12 @@ fn changed_counts_digests_that_moved() {
     assert_eq!(changed(&old, &new), 1);
     assert_eq!(changed(&new, &old), 1);
     assert_eq!(changed(&old, &old), 0);
+    let digest = |spec: &ImageCacheRevisionSpec| spec.images[0].digest.clone().unwrap();
+    let found = moved(&old, &new).remove(0);
+    assert_eq!(
+        (found.image, found.from, found.to),
+        (key("a"), digest(&old), digest(&new))
+    );
 }
 
 #[test]

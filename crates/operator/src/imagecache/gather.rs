@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use larder_api::image_cache::Resolve;
+use larder_api::image_cache_status::{RefreshResult, RefreshStatus};
 use larder_api::names::Reason;
 use larder_api::{ImageCache, ImageCacheRevision};
 use larder_core::images::{WantedImage, WantedImages};
@@ -43,16 +44,22 @@ pub(super) struct Gathered {
     pub(super) retry_at: Option<Timestamp>,
 }
 
-/// Resolves what is not known. With `not_before` everything is asked for anew, unless somebody has since then.
+/// Resolves what is not known. While a refresh runs everything is asked for anew, unless somebody has since it began; after
+/// one that failed, what it could not learn.
 pub(super) async fn gather(
     ctx: &Context,
     cache: &ImageCache,
     wanted: &WantedImages,
     newest: Option<&ImageCacheRevision>,
-    not_before: Option<Timestamp>,
+    refresh: Option<&RefreshStatus>,
 ) -> Gathered {
+    let begun = |r: &RefreshStatus| r.requested_at.as_ref().map(|t| t.0);
+    let running = refresh.filter(|r| r.finished_at.is_none()).and_then(begun);
+    let failed = refresh
+        .filter(|r| r.result == Some(RefreshResult::Failed))
+        .and_then(begun);
     let before = newest.map(|n| &n.spec.spec);
-    let mut resolved = known(&cache.spec, wanted, before, not_before.is_some());
+    let mut resolved = known(&cache.spec, wanted, before, running.is_some());
     let made_at = newest
         .and_then(|n| n.metadata.creation_timestamp.as_ref())
         .map_or(Timestamp::MIN, |t| t.0);
@@ -60,7 +67,7 @@ pub(super) async fn gather(
         .images
         .iter()
         .filter(|image| {
-            cache.spec.resolve == Resolve::Central && needs_asking(ctx, image, &resolved, made_at)
+            cache.spec.resolve == Resolve::Central && needs_asking(ctx, image, &resolved, made_at, failed)
         })
         .collect();
     let mut gathered = Gathered::default();
@@ -74,7 +81,7 @@ pub(super) async fn gather(
             ),
             images: ask.iter().map(|image| image.reference.clone()).collect(),
             keyring: &secrets.keyring,
-            not_before,
+            not_before: running.or(failed),
             platforms: &platforms,
         };
         let outcomes = ctx.resolver.resolve_within(&request, PATIENCE).await;
@@ -118,11 +125,14 @@ fn needs_asking(
     image: &WantedImage,
     resolved: &BTreeMap<String, Resolved>,
     made_at: Timestamp,
+    failed: Option<Timestamp>,
 ) -> bool {
     let reference = image.reference.normalized();
     match resolved.get(reference).map(|r| r.digest.as_deref()) {
         Some(Some(digest)) => {
-            ctx.resolver.differs(reference, digest, made_at) || ctx.resolver.in_doubt(reference)
+            ctx.resolver.differs(reference, digest, made_at)
+                || ctx.resolver.in_doubt(reference)
+                || failed.is_some_and(|since| !ctx.resolver.answered(reference, since))
         }
         _ => true,
     }

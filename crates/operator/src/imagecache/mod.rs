@@ -81,7 +81,7 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Option<Duration>, 
         let combined = combined(&cache, &read.views, newest);
         let believe_at = ctx.sources.note(&cache, &combined);
         let wanted = &combined.wanted;
-        let mut gathered = gather::gather(&ctx, &cache, wanted, newest, not_before).await;
+        let mut gathered = gather::gather(&ctx, &cache, wanted, newest, asked.last_refresh.as_ref()).await;
         gathered.pending |= read.pending;
         gathered.retry_at = [gathered.retry_at, read.wake_at, believe_at]
             .into_iter()

@@ -7,18 +7,26 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
-use larder_api::names::{FIELD_MANAGER, IN_USE_FINALIZER, MANAGED_BY, MANAGED_BY_LABEL, REVISION_HASH_LABEL};
+use larder_api::names::{
+    FIELD_MANAGER, IN_USE_FINALIZER, MANAGED_BY, MANAGED_BY_LABEL, REVISION_HASH_LABEL, Reason,
+};
 use larder_api::revision::RevisionBody;
 use larder_api::{ImageCache, ImageCacheRevision, ImageCacheRevisionSpec, NodeImageCache};
 use larder_core::images::WantedImages;
 use larder_core::revise::{Revise, owned};
-use larder_core::revision;
+use larder_core::revision::{self, Moved};
 use serde_json::json;
 
 use super::gather::Gathered;
-use super::{Error, revisions_of};
+use super::{Error, newest_of, revisions_of};
 use crate::context::Context;
+use crate::events::Kind;
 use crate::revision::drop_finalizer;
+
+/// Moved tags that an Event names.
+const NAMED: usize = 5;
+/// `sha256:` and twelve digits of a digest are enough to tell two apart.
+const DIGEST_CHARS: usize = 19;
 
 /// Makes the newest revision what the cache needs, and counts the digests that moved in the record of the refresh.
 pub(super) async fn revise(
@@ -36,7 +44,10 @@ pub(super) async fn revise(
         ctx.client.clone(),
         cache.metadata.namespace.as_deref().unwrap_or_default(),
     );
-    let moved = match larder_core::revise::revise(&name, &uid, next, &all) {
+    let moved = newest_of(revisions, cache)
+        .map(|newest| revision::moved(&newest.spec.spec, &next))
+        .unwrap_or_default();
+    let changed = match larder_core::revise::revise(&name, &uid, next, &all) {
         Revise::Keep { .. } => 0,
         Revise::Raise {
             name,
@@ -68,9 +79,28 @@ pub(super) async fn revise(
     if let Some(refresh) = cache.status.as_mut().and_then(|s| s.last_refresh.as_mut())
         && refresh.finished_at.is_none()
     {
-        refresh.changed += moved;
+        refresh.changed += changed;
     }
+    tell(ctx, cache, &moved);
     Ok(())
+}
+
+/// Tags that moved are counted, and told in one Event.
+fn tell(ctx: &Context, cache: &ImageCache, moved: &[Moved]) {
+    if moved.is_empty() {
+        return;
+    }
+    ctx.metrics.tags_moved.inc_by(moved.len() as u64);
+    let short = |digest: &str| digest.chars().take(DIGEST_CHARS).collect::<String>();
+    let named = moved
+        .iter()
+        .take(NAMED)
+        .map(|m| format!("{}: {} -> {}", m.image, short(&m.from), short(&m.to)));
+    let more = (moved.len() > NAMED).then(|| format!("and {} more", moved.len() - NAMED));
+    let note = named.chain(more).collect::<Vec<_>>().join("; ");
+    let reason = Reason::TagMoved.to_string();
+    ctx.events
+        .publish(cache.object_ref(&()), Kind::Normal, &reason, "Resolve", &note);
 }
 
 async fn create(

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use larder_api::image_cache::{ImageEntry, PullSecret, Removal};
+use larder_api::image_cache_status::RefreshResult;
 use larder_api::names::{Reason, condition};
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use crate::testing::{Asked, Lists, Log, cache, context_asking, context_with, nod
 
 const STATUS: &str = "PATCH /apis/larder.dev/v1alpha1/namespaces/team/imagecaches/web/status";
 const CACHE: &str = "PATCH /apis/larder.dev/v1alpha1/namespaces/team/imagecaches/web";
+const EVENTS: &str = "POST /apis/events.k8s.io/v1/namespaces/team/events";
 const REVISIONS: &str = "POST /apis/larder.dev/v1alpha1/namespaces/team/imagecacherevisions";
 
 fn world(
@@ -316,4 +318,61 @@ async fn a_cache_of_a_source_that_says_nothing_has_no_revision_and_one_that_says
     lists.say("page", Ok(&[]));
     run(&ctx).await.unwrap();
     assert_eq!(named(&log.body(REVISIONS)), Vec::<String>::new());
+}
+
+fn unreachable() -> larder_registry::RegistryError {
+    larder_registry::RegistryError::Unreachable {
+        message: "registry.example.com: no answer in time".into(),
+        retry_after: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failed_refresh_could_not_learn_is_said_and_asked_for_until_it_is_known() {
+    let mut nowhere = cache();
+    let labels = [("pool".to_owned(), "none".to_owned())];
+    nowhere.spec.nodes.selector.get_or_insert_default().match_labels = Some(labels.into());
+    let (ctx, _, _) = asking(nowhere);
+    run(&ctx).await.unwrap();
+    let first = now(&ctx).status.unwrap().revision;
+    let (ctx, log, lists) = restarted(&ctx);
+    lists.registry.refuse(Some(unreachable()));
+    let said = |when: &str| {
+        let resolved = condition_of(&now(&ctx), condition::RESOLVED);
+        let verdict = (resolved.status.as_str(), resolved.reason.as_str());
+        assert_eq!(verdict, ("False", "RegistryUnreachable"), "{when}: {resolved:?}");
+        let status = now(&ctx).status.unwrap();
+        assert_eq!(status.revision, first, "{when}");
+        assert_eq!(status.last_refresh.unwrap().result, Some(RefreshResult::Failed));
+    };
+    run(&ctx).await.unwrap();
+    said("at the refresh, which no node holds up");
+    log.writes();
+    let wake = run(&ctx).await.unwrap().unwrap();
+    assert!(wake <= Duration::from_secs(1), "{wake:?}");
+    said("after it");
+    // Nor does a repetition change it that takes its time.
+    lists.registry.hang(Duration::from_secs(10));
+    std::thread::sleep(Duration::from_millis(1100));
+    run(&ctx).await.unwrap();
+    said("while it is asked for again");
+    let mut writes = log.writes();
+    writes.retain(|w| w != EVENTS);
+    assert_eq!(writes, Vec::<String>::new(), "nothing new, nothing written");
+
+    lists.registry.hang(Duration::ZERO);
+    lists.registry.refuse(None);
+    lists.registry.move_tags();
+    // The one under way fails yet, and is repeated after two seconds.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    std::thread::sleep(Duration::from_millis(2100));
+    run(&ctx).await.unwrap();
+    let healed = now(&ctx);
+    assert_ne!(healed.status.as_ref().unwrap().revision, first);
+    assert_eq!(condition_of(&healed, condition::RESOLVED).reason, "AllResolved");
+    let metrics = ctx.metrics.render().unwrap();
+    assert!(metrics.contains("larder_tags_moved_total 1"), "{metrics}");
+    run(&ctx).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(log.body(EVENTS)["reason"], "TagMoved");
 }

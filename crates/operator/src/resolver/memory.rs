@@ -142,9 +142,25 @@ impl Memory {
                 resolved_at: head.at,
             }));
         }
-        let failed = self.failed.get(reference)?.get(fingerprint)?;
-        (failed.failure.at >= not_before && failed.failure.retry_at > now)
-            .then(|| Outcome::Failed(failed.failure.clone()))
+        let failure = self.failure(reference, fingerprint, Some(not_before))?;
+        (failure.retry_at > now).then(|| Outcome::Failed(failure.clone()))
+    }
+
+    /// Why the reference could not be resolved with these credentials, not before that moment, and since then neither.
+    pub(super) fn failure(
+        &self,
+        reference: &str,
+        fingerprint: &str,
+        not_before: Option<Timestamp>,
+    ) -> Option<&Failure> {
+        let failed = &self.failed.get(reference)?.get(fingerprint)?.failure;
+        not_before.is_none_or(|n| failed.at >= n).then_some(failed)
+    }
+
+    /// Whether a registry told, at this moment or later, what the reference means.
+    pub(super) fn answered(&self, reference: &str, since: Timestamp) -> bool {
+        let heads = self.known.get(reference);
+        heads.is_some_and(|by| by.values().any(|head| head.at >= since))
     }
 
     /// Platforms that have not been asked for of this digest.

@@ -157,6 +157,11 @@ impl Resolver {
         self.inner.state().memory.in_doubt(reference)
     }
 
+    /// Whether a registry told, at this moment or later, what the reference means.
+    pub fn answered(&self, reference: &str, since: Timestamp) -> bool {
+        self.inner.state().memory.answered(reference, since)
+    }
+
     /// References that came to mean something new since this was last called.
     pub fn take_changed(&self) -> BTreeSet<String> {
         self.inner.state().memory.take_changed()
@@ -236,7 +241,18 @@ impl Resolver {
             // It ended between the two looks.
             None => self.inner.waiting.mark(request.cache.clone()),
         }
-        Outcome::Pending
+        let fingerprint = credentials.fingerprint();
+        let failed = state
+            .memory
+            .failure(image.normalized(), &fingerprint, request.not_before);
+        match failed {
+            // A repetition that takes its time is no news: what it failed of last stands until it has an end.
+            Some(failure) => Outcome::Failed(Failure {
+                retry_at: Timestamp::now().checked_add(PATIENCE).unwrap_or(Timestamp::MAX),
+                ..failure.clone()
+            }),
+            None => Outcome::Pending,
+        }
     }
 }
 
