@@ -15,6 +15,11 @@ pub const REGISTRY_TLS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
 pub const REFUSING: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 5);
 /// An address that drops every packet: connections hang.
 pub const DROPPING: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 6);
+/// An address for what a test serves itself: nodes and the operator take [`GUEST_PORTS`] of it for registries over plain
+/// HTTP.
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 7);
+/// One for each test that wants to be a registry, since tests run side by side.
+pub const GUEST_PORTS: [u16; 3] = [5000, 5001, 5002];
 /// The port of all registries, and of the two addresses that only pretend to be one.
 pub const REGISTRY_PORT: u16 = 5000;
 /// The API server's port.

@@ -17,11 +17,13 @@
 mod access;
 mod agent;
 mod basic;
+mod bounds;
 mod conformance;
 mod crash;
 mod edit;
 mod examples;
 mod failures;
+mod faults;
 mod inert;
 mod interrupted;
 mod many;

@@ -94,6 +94,7 @@ pub fn ensure_control(name: &ClusterName) -> Result<()> {
         ip::REGISTRY_TLS,
         ip::REFUSING,
         ip::DROPPING,
+        ip::GUEST,
     ] {
         let address = format!("{address}/{}", ip::PREFIX);
         run(

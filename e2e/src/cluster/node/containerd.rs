@@ -67,8 +67,10 @@ ca = \"/etc/containerd/ca.crt\"
 "
     );
     hosts.push((tls, text));
-    for address in [ip::REFUSING, ip::DROPPING] {
-        let host = format!("{address}:{}", ip::REGISTRY_PORT);
+    let pretended = [ip::REFUSING, ip::DROPPING].map(|address| (address, ip::REGISTRY_PORT));
+    let guests = ip::GUEST_PORTS.map(|port| (ip::GUEST, port));
+    for (address, port) in pretended.into_iter().chain(guests) {
+        let host = format!("{address}:{port}");
         hosts.push((host.clone(), plain(&host)));
     }
     hosts
@@ -104,7 +106,12 @@ mod tests {
     #[test]
     fn hosts_that_must_fail_do_not_fall_back_to_the_open_registry() {
         let hosts = hosts();
-        for host in ["10.77.0.5:5000", "10.77.0.6:5000", "10.77.0.3:5000"] {
+        for host in [
+            "10.77.0.5:5000",
+            "10.77.0.6:5000",
+            "10.77.0.7:5001",
+            "10.77.0.3:5000",
+        ] {
             let (_, text) = hosts.iter().find(|(name, _)| name == host).unwrap();
             assert_eq!(text, &format!("server = \"http://{host}\"\n"));
         }

@@ -1,8 +1,10 @@
 //! What the tests share: the cluster, a namespace of their own, images, and patient looks at objects.
 
 mod env;
+mod guest;
 mod identity;
 mod images;
+mod listen;
 mod namespace;
 mod operator;
 mod pages;
@@ -11,6 +13,7 @@ mod status;
 mod truth;
 
 pub use env::{Env, writes_of_larder};
+pub use guest::Guest;
 pub use namespace::{Namespace, puller};
 pub use pages::Pages;
 pub use secrecy::{nothing_tells, told};

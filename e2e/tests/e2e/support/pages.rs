@@ -1,16 +1,13 @@
 //! A small web server inside the cluster's network: beside the registries, where the operator reaches it.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use larder_e2e::cluster::addresses::REGISTRY_OPEN;
-use larder_e2e::cluster::machine::launch::enter;
 use larder_e2e::images::sha256_digest;
-use nix::sched::CloneFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::Env;
@@ -36,15 +33,7 @@ struct Shared {
 impl Pages {
     /// Listens in the namespace of the control plane, at a free port.
     pub fn serve(env: &Env) -> Self {
-        let namespace = Path::new("/run/netns").join(env.cluster.name().control_netns());
-        // A socket stays in the namespace that it was made in; the thread that enters it is good for nothing else.
-        let listening = std::thread::spawn(move || {
-            enter(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            let listener = StdListener::bind((REGISTRY_OPEN, 0)).unwrap();
-            listener.set_nonblocking(true).unwrap();
-            listener
-        });
-        let listener = TcpListener::from_std(listening.join().unwrap()).unwrap();
+        let listener = env.listen((REGISTRY_OPEN, 0).into());
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn({
