@@ -149,9 +149,11 @@ fn tell(ctx: &Context, cache: &ImageCache, old: &ImageCacheStatus, new: &ImageCa
     let became_ready = ready(new).is_some_and(|(r, _)| r) && !ready(old).is_some_and(|(r, _)| r);
     let revised = old.revision != new.revision;
     if became_ready && (revised || new.last_refresh.as_ref().is_none_or(|r| r.changed > 0)) {
-        let size = &new.summary.size;
+        // Of images that nodes resolve the size is not known.
+        let size = Some(&new.summary.size).filter(|size| !size.is_empty());
+        let size = size.map(|size| format!(" ({size})")).unwrap_or_default();
         let note = format!(
-            "{} nodes hold {} images ({size})",
+            "{} nodes hold {} images{size}",
             new.nodes.updated, new.images.total
         );
         publish(Kind::Normal, "Ready", "Pull", &note);
