@@ -82,7 +82,7 @@ impl Entry {
     }
 
     /// Whether it is to be asked now: it never was, not since `not_before`, a failure is to be repeated, or it lost so
-    /// much, at `shrunk_since`, that it is to be seen twice.
+    /// much, at `shrunk_since`, that it is to be seen twice. Never while it asked to be left alone.
     pub(super) fn is_due(
         &self,
         not_before: Option<Timestamp>,
@@ -285,6 +285,7 @@ mod tests {
             incomplete: false,
             apps: None,
             etag: Some("\"1\"".into()),
+            retry_after: None,
         };
         entry.learn(flawed, at(0), at(1));
         entry.learn(Answer::Unchanged, at(2), at(3));
@@ -308,6 +309,7 @@ mod tests {
                 .into(),
             ),
             etag: None,
+            retry_after: None,
         };
         entry.learn(told("a:1", Some("b:1")), at(0), at(1));
         entry.learn(told("a:2", None), at(2), at(3));
