@@ -38,6 +38,13 @@ impl<'a> Component<'a> {
 
         let shipped = root().join("deploy/credential-provider/agent.yaml");
         let mut patch = std::fs::read_to_string(shipped).unwrap();
+        let rendered = rendered(env);
+        for part in ["hostNetwork: true", "--image-credential-provider-bin-dir="] {
+            assert!(
+                patch.contains(part) && rendered.contains(part),
+                "{part}: {rendered}"
+            );
+        }
         for (path, here) in [
             ("/etc/kubernetes/credential-provider.yaml", "config.json"),
             ("/usr/libexec/kubernetes/credential-provider", "bin"),
@@ -86,6 +93,26 @@ impl Drop for Component<'_> {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// What would be installed with the component.
+fn rendered(env: &Env) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new(root().join("hack/manifests"))
+        .arg(folder.path())
+        .args(["ghcr.io/larder-dev", "any"])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let deploy = folder.path().join("deploy");
+    let file = deploy.join("kustomization.yaml");
+    let kustomization = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        format!("{kustomization}components: [credential-provider]\n"),
+    )
+    .unwrap();
+    env.kubectl(&["kustomize", deploy.to_str().unwrap()]).unwrap()
 }
 
 /// The plugin as a static program.
