@@ -4,7 +4,7 @@ use larder_e2e::cluster::registry::RegistryKind::Open;
 use larder_e2e::images::ImageSpec;
 use serde_json::json;
 
-use crate::support::{Env, condition, node, puller};
+use crate::support::{Env, condition, node, who_pulls};
 
 #[tokio::test]
 async fn five_images_arrive_on_every_node_and_the_status_says_so() {
@@ -108,7 +108,7 @@ async fn five_images_arrive_on_every_node_and_the_status_says_so() {
         let told = node(&status, name).unwrap();
         assert_eq!(
             (told.ready, told.total, told.puller.as_str()),
-            (5, 5, puller().as_str()),
+            (5, 5, who_pulls().as_str()),
             "{told:?}"
         );
         let listed = env.images_on(name);

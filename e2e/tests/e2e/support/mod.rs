@@ -14,7 +14,7 @@ mod truth;
 
 pub use env::{Env, writes_of_larder};
 pub use guest::Guest;
-pub use namespace::{Namespace, puller};
+pub use namespace::{Namespace, who_pulls};
 pub use pages::Pages;
 pub use secrecy::{nothing_tells, told};
 pub use status::{Cache, condition, eventually, failure, node, reason};

@@ -11,8 +11,13 @@ use serde_json::{Value, json};
 use super::{Cache, Env};
 
 /// Who pulls in tests that do not care. `LARDER_E2E_PULLER` says it, so that they are run with each.
-pub fn puller() -> String {
+fn puller() -> String {
     std::env::var("LARDER_E2E_PULLER").unwrap_or_else(|_| "Auto".into())
+}
+
+/// Who does pull then what needs no credentials: agents are on all nodes.
+pub fn who_pulls() -> String {
+    puller().replace("Auto", "Agent")
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
