@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use larder_api::image_cache::Resolve;
 use larder_api::image_cache_status::{RefreshResult, RefreshStatus};
-use larder_api::names::Reason;
+use larder_api::names::{Reason, condition};
 use larder_api::{ImageCache, ImageCacheRevision};
 use larder_core::images::{WantedImage, WantedImages};
 use larder_core::message::{redact, shorten};
@@ -55,8 +55,9 @@ pub(super) async fn gather(
 ) -> Gathered {
     let begun = |r: &RefreshStatus| r.requested_at.as_ref().map(|t| t.0);
     let running = refresh.filter(|r| r.finished_at.is_none()).and_then(begun);
+    // One that failed only at nodes left nothing unknown: its tags are not asked for again, nor by a new operator.
     let failed = refresh
-        .filter(|r| r.result == Some(RefreshResult::Failed))
+        .filter(|r| r.result == Some(RefreshResult::Failed) && !is_resolved(cache))
         .and_then(begun);
     let before = newest.map(|n| &n.spec.spec);
     let mut resolved = known(&cache.spec, wanted, before, running.is_some());
@@ -113,6 +114,14 @@ pub(super) async fn gather(
     }
     gathered.resolved = resolved;
     gathered
+}
+
+/// Whether the status, as it was last written, says that every reference is known. It does not while answers are due.
+fn is_resolved(cache: &ImageCache) -> bool {
+    let conditions = cache.status.iter().flat_map(|s| &s.conditions);
+    conditions
+        .filter(|c| c.type_ == condition::RESOLVED)
+        .any(|c| c.status == "True")
 }
 
 fn is_public(outcome: &Outcome) -> bool {

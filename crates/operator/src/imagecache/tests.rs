@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use larder_api::image_cache::{ImageEntry, PullSecret, Removal};
-use larder_api::image_cache_status::RefreshResult;
+use larder_api::image_cache_status::{RefreshResult, RefreshStatus};
 use larder_api::names::{Reason, condition};
 use serde_json::{Value, json};
 
@@ -235,8 +235,13 @@ fn asking(cache: ImageCache) -> (Arc<Context>, Log, Arc<Lists>) {
 /// Another operator over the same objects; somebody asks for a refresh.
 fn restarted(ctx: &Context) -> (Arc<Context>, Log, Arc<Lists>) {
     let mut cache = now(ctx);
-    cache.metadata.resource_version = Some("10".into());
     cache.metadata.annotations = Some([("larder.dev/refresh".to_owned(), "T".to_owned())].into());
+    over(ctx, cache)
+}
+
+/// Another operator over the same revisions and this cache.
+fn over(ctx: &Context, mut cache: ImageCache) -> (Arc<Context>, Log, Arc<Lists>) {
+    cache.metadata.resource_version = Some("10".into());
     let (again, log, lists) = asking(cache);
     for revision in ctx.world.revisions.all() {
         let mut revision = (*revision).clone();
@@ -320,6 +325,33 @@ async fn a_cache_of_a_source_that_says_nothing_has_no_revision_and_one_that_says
     assert_eq!(named(&log.body(REVISIONS)), Vec::<String>::new());
 }
 
+/// On no node, so that none holds up a refresh.
+fn nowhere() -> ImageCache {
+    let mut nowhere = cache();
+    let labels = [("pool".to_owned(), "none".to_owned())];
+    nowhere.spec.nodes.selector.get_or_insert_default().match_labels = Some(labels.into());
+    nowhere
+}
+
+/// The same after a refresh that began `ago` seconds ago and failed.
+fn failed(mut cache: ImageCache, ago: i64) -> ImageCache {
+    let begun = Timestamp::from_second(Timestamp::now().as_second() - ago).unwrap();
+    cache.status.get_or_insert_default().last_refresh = Some(RefreshStatus {
+        token: "T".into(),
+        requested_at: Some(Time(begun)),
+        finished_at: Some(Time(begun)),
+        finished_token: Some("T".into()),
+        result: Some(RefreshResult::Failed),
+        ..RefreshStatus::default()
+    });
+    cache
+}
+
+/// How often the registry said what a reference means.
+fn answers(ctx: &Context) -> u64 {
+    ctx.metrics.resolves.with_label_values(&["Resolved"]).get()
+}
+
 fn unreachable() -> larder_registry::RegistryError {
     larder_registry::RegistryError::Unreachable {
         message: "registry.example.com: no answer in time".into(),
@@ -329,10 +361,7 @@ fn unreachable() -> larder_registry::RegistryError {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_failed_refresh_could_not_learn_is_said_and_asked_for_until_it_is_known() {
-    let mut nowhere = cache();
-    let labels = [("pool".to_owned(), "none".to_owned())];
-    nowhere.spec.nodes.selector.get_or_insert_default().match_labels = Some(labels.into());
-    let (ctx, _, _) = asking(nowhere);
+    let (ctx, _, _) = asking(nowhere());
     run(&ctx).await.unwrap();
     let first = now(&ctx).status.unwrap().revision;
     let (ctx, log, lists) = restarted(&ctx);
@@ -375,4 +404,18 @@ async fn what_a_failed_refresh_could_not_learn_is_said_and_asked_for_until_it_is
     run(&ctx).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(log.body(EVENTS)["reason"], "TagMoved");
+}
+
+#[tokio::test]
+async fn a_restart_asks_for_no_tag_again_after_a_refresh_that_failed_at_nodes_only() {
+    let (ctx, _, _) = asking(nowhere());
+    run(&ctx).await.unwrap();
+    let before = now(&ctx);
+    assert_eq!(condition_of(&before, condition::RESOLVED).status, "True");
+    let revision = before.status.as_ref().unwrap().revision.clone();
+    let (ctx, _, lists) = over(&ctx, failed(before, 3600));
+    lists.registry.move_tags();
+    run(&ctx).await.unwrap();
+    assert_eq!(answers(&ctx), 0);
+    assert_eq!(now(&ctx).status.unwrap().revision, revision);
 }
