@@ -203,7 +203,7 @@ fn worth_writing(
         return Write::No;
     }
     // A Job is deleted only once what it showed is written.
-    if deletes || milestones(previous) != milestones(next) {
+    if deletes || forgets(previous, next) || milestones(previous) != milestones(next) {
         return Write::Now;
     }
     let begun = input
@@ -218,6 +218,12 @@ fn worth_writing(
     } else {
         Write::At(at)
     }
+}
+
+/// Whether a cache's entry goes, for which an agent waits before it removes what the entry counts on.
+fn forgets(previous: &PullerStatus, next: &PullerStatus) -> bool {
+    let stays = |uid: &str| next.caches.iter().any(|n| n.uid == uid);
+    previous.caches.iter().any(|p| !stays(&p.uid))
 }
 
 /// What is reported at once: everything but images that wait or are being pulled, and counts.
@@ -253,4 +259,27 @@ pub(crate) fn milestones(status: &PullerStatus) -> (BTreeSet<String>, BTreeSet<S
         .filter(|i| !matches!(i.state, ImageState::Waiting | ImageState::Pulling))
         .map(|i| format!("{:?}", (&i.cache, &i.image, i.state, i.reason, i.attempts)));
     (caches.collect(), images.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_goes_is_news_even_if_it_only_said_that_work_had_begun() {
+        let status = |uids: &[&str]| PullerStatus {
+            caches: uids
+                .iter()
+                .map(|uid| CacheOnNode {
+                    uid: (*uid).into(),
+                    state: NodeState::Pulling,
+                    ..CacheOnNode::default()
+                })
+                .collect(),
+            ..PullerStatus::default()
+        };
+        assert!(forgets(&status(&["a", "b"]), &status(&["b"])));
+        assert!(!forgets(&status(&["b"]), &status(&["a", "b"])));
+        assert_eq!(milestones(&status(&["a"])), milestones(&status(&[])));
+    }
 }

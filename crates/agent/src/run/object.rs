@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use larder_api::NodeImageCache;
+use larder_api::node_image_cache::CacheOnNode;
 use tokio::sync::watch;
 
 /// What is known of the object.
@@ -78,13 +79,22 @@ fn trim(object: &mut NodeImageCache) {
     object.metadata.managed_fields = None;
     object.metadata.annotations = None;
     object.metadata.labels = None;
-    if let Some(status) = &mut object.status {
-        status.kubelet = None;
+    if let Some(kubelet) = object.status.as_mut().and_then(|s| s.kubelet.as_mut()) {
+        kubelet.images.clear();
+        for cache in &mut kubelet.caches {
+            *cache = CacheOnNode {
+                uid: std::mem::take(&mut cache.uid),
+                state: cache.state,
+                ..CacheOnNode::default()
+            };
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use larder_api::node_image_cache::{ImageOnNode, NodeImageCacheStatus, NodeState, PullerStatus};
+
     use super::*;
 
     fn object(uid: &str, version: u64, generation: i64) -> NodeImageCache {
@@ -104,6 +114,37 @@ mod tests {
             ),
             other => format!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn of_the_kubelets_part_it_is_kept_which_caches_it_counts_on() {
+        let mut seen = object("a", 1, 1);
+        seen.status = Some(NodeImageCacheStatus {
+            kubelet: Some(PullerStatus {
+                node_uid: "node".into(),
+                caches: vec![CacheOnNode {
+                    uid: "web".into(),
+                    state: NodeState::Ready,
+                    message: "long".into(),
+                    ..CacheOnNode::default()
+                }],
+                images: vec![ImageOnNode::default()],
+                ..PullerStatus::default()
+            }),
+            ..NodeImageCacheStatus::default()
+        });
+        let store = Object::default();
+        store.seen(seen);
+        let Own::Present(kept) = store.0.borrow().clone() else {
+            panic!("not kept");
+        };
+        let kubelet = kept.status.as_ref().unwrap().kubelet.as_ref().unwrap();
+        assert_eq!((kubelet.node_uid.as_str(), kubelet.images.len()), ("node", 0));
+        let cache = &kubelet.caches[0];
+        assert_eq!(
+            (cache.uid.as_str(), cache.state, cache.message.as_str()),
+            ("web", NodeState::Ready, "")
+        );
     }
 
     #[test]
