@@ -146,14 +146,10 @@ fn parse(answer: &[u8], api_version: &str) -> Result<Answer> {
         response.kind == "CredentialProviderResponse" && response.api_version == api_version,
         "the answer is not of the kind CredentialProviderResponse in {api_version}"
     );
+    // Credentials that come with a duration that cannot be read, such as one in nanoseconds, are good for this once.
     let good_for = response
         .cache_duration
-        .map(|text| {
-            duration::parse(&text)
-                .map_err(anyhow::Error::msg)
-                .context("cacheDuration")
-        })
-        .transpose()?;
+        .map(|text| duration::parse(&text).unwrap_or_default());
     let mut keyring = Keyring::default();
     for (location, Login { username, password }) in response.auth.unwrap_or_default() {
         keyring.add(&location, Credential::Basic { username, password });
@@ -190,6 +186,9 @@ mod tests {
         )
         .unwrap();
         assert_eq!(read.good_for, None);
+        let read = parse(text.replace("5m0s", "59m59.123456789s").as_bytes(), VERSION).unwrap();
+        assert_eq!(read.good_for, Some(Duration::ZERO));
+        assert_eq!(read.keyring.credentials(&image).fitting().len(), 1);
         for bad in [
             answer(""),
             answer(r#", "cacheKeyType": "hunter2""#),
