@@ -64,30 +64,39 @@ pub(super) async fn gather(
     let made_at = newest
         .and_then(|n| n.metadata.creation_timestamp.as_ref())
         .map_or(Timestamp::MIN, |t| t.0);
-    let ask: Vec<&WantedImage> = wanted
+    let ask: Vec<(&WantedImage, Option<Timestamp>)> = wanted
         .images
         .iter()
-        .filter(|image| {
-            cache.spec.resolve == Resolve::Central && needs_asking(ctx, image, &resolved, made_at, failed)
+        .filter(|_| cache.spec.resolve == Resolve::Central)
+        .filter_map(|image| match ask(ctx, image, &resolved, made_at, failed)? {
+            Ask::Anew => Some((image, running)),
+            Ask::On => Some((image, failed)),
         })
         .collect();
     let mut gathered = Gathered::default();
     if !ask.is_empty() {
         let secrets = read_secrets(&ctx.client, cache).await;
         let platforms = platforms(&ctx.world);
-        let request = Request {
+        let request = |not_before: Option<Timestamp>| Request {
             cache: (
                 cache.metadata.namespace.clone().unwrap_or_default(),
                 cache.metadata.name.clone().unwrap_or_default(),
             ),
-            images: ask.iter().map(|image| image.reference.clone()).collect(),
+            images: ask
+                .iter()
+                .filter(|(_, since)| *since == not_before)
+                .map(|(image, _)| image.reference.clone())
+                .collect(),
             keyring: &secrets.keyring,
-            not_before: running.or(failed),
+            not_before,
             platforms: &platforms,
         };
-        let outcomes = ctx.resolver.resolve_within(&request, PATIENCE).await;
+        let moments: BTreeSet<Option<Timestamp>> = ask.iter().map(|(_, since)| *since).collect();
+        let requests: Vec<Request<'_>> = moments.into_iter().map(request).collect();
+        let answers = requests.iter().map(|r| ctx.resolver.resolve_within(r, PATIENCE));
+        let outcomes: BTreeMap<String, Outcome> = join_all(answers).await.into_iter().flatten().collect();
         let last = known(&cache.spec, wanted, before, false);
-        for image in ask {
+        for (image, _) in ask {
             let reference = image.reference.normalized();
             let outcome = outcomes.get(reference).unwrap_or(&Outcome::Pending);
             match gathered.take(image, outcome, &secrets) {
@@ -128,23 +137,31 @@ fn is_public(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Failed(failure) if failure.public)
 }
 
+/// Why a reference is asked for.
+enum Ask {
+    /// What it means is not known, or in doubt: recent answers do.
+    Anew,
+    /// A refresh that failed did not learn it: every answer since then does.
+    On,
+}
+
 /// Whether the registry, or what others learned from it, has to be asked.
-fn needs_asking(
+fn ask(
     ctx: &Context,
     image: &WantedImage,
     resolved: &BTreeMap<String, Resolved>,
     made_at: Timestamp,
     failed: Option<Timestamp>,
-) -> bool {
+) -> Option<Ask> {
     let reference = image.reference.normalized();
-    match resolved.get(reference).map(|r| r.digest.as_deref()) {
-        Some(Some(digest)) => {
-            ctx.resolver.differs(reference, digest, made_at)
-                || ctx.resolver.in_doubt(reference)
-                || failed.is_some_and(|since| !ctx.resolver.answered(reference, since))
-        }
-        _ => true,
+    let Some(digest) = resolved.get(reference).and_then(|r| r.digest.as_deref()) else {
+        return Some(Ask::Anew);
+    };
+    if failed.is_some_and(|since| !ctx.resolver.answered(reference, since)) {
+        return Some(Ask::On);
     }
+    let doubted = ctx.resolver.differs(reference, digest, made_at) || ctx.resolver.in_doubt(reference);
+    doubted.then_some(Ask::Anew)
 }
 
 impl Gathered {

@@ -419,3 +419,15 @@ async fn a_restart_asks_for_no_tag_again_after_a_refresh_that_failed_at_nodes_on
     assert_eq!(answers(&ctx), 0);
     assert_eq!(now(&ctx).status.unwrap().revision, revision);
 }
+
+#[tokio::test]
+async fn after_a_failed_refresh_a_new_image_is_asked_for_though_another_cache_knew_it_long_ago() {
+    let (ctx, log, _) = asking(failed(nowhere(), 5 * 86_400));
+    let old = format!("sha256:{}", "9".repeat(64));
+    let then = Timestamp::from_second(Timestamp::now().as_second() - 3 * 86_400).unwrap();
+    ctx.resolver.learned("docker.io/library/nginx:1.27", &old, then);
+    run(&ctx).await.unwrap();
+    assert_eq!(answers(&ctx), 1);
+    let digest = log.body(REVISIONS)["spec"]["images"][0]["digest"].clone();
+    assert!(digest.is_string() && digest != old, "{digest}");
+}

@@ -175,6 +175,12 @@ impl Resolver {
             .learn_manifests(digest, &[], platforms.to_vec());
     }
 
+    /// Somebody learned this then.
+    #[cfg(test)]
+    pub(crate) fn learned(&self, reference: &str, digest: &str, at: Timestamp) {
+        self.inner.state().memory.learn(reference, "", digest, false, at);
+    }
+
     /// Forgets what neither an `ImageCache` (references) nor a revision (digests) names.
     pub fn retain(&self, references: &BTreeSet<String>, digests: &BTreeSet<String>) {
         let mut state = self.inner.state();
