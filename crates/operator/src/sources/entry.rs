@@ -104,10 +104,8 @@ impl Entry {
     /// When time alone has it asked again.
     pub(super) fn wake_at(&self, shrunk_since: Option<Timestamp>) -> Option<Timestamp> {
         let again = shrunk_since.map(|since| since + LOOK_AGAIN);
-        [self.retry_at, again.filter(|_| self.retry_at.is_none())]
-            .into_iter()
-            .flatten()
-            .min()
+        self.retry_at
+            .or(again.filter(|again| self.asked_at.is_none_or(|asked| asked < *again)))
     }
 
     /// The version to compare with, as long as what it said is known.
@@ -349,5 +347,6 @@ mod tests {
         entry.learn(read(&["a"]), at(12), at(12));
         assert!(entry.view(since).seen_twice);
         assert!(!entry.is_due(None, since, at(13)));
+        assert_eq!(entry.wake_at(since), None, "nothing is left to ask");
     }
 }

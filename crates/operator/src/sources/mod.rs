@@ -113,7 +113,7 @@ impl Sources {
         }
         let views = self.look(cache);
         let pending = late || views.iter().any(|v| v.images.is_none() && v.problem.is_none());
-        let wake_at = [self.wake_at(cache), self.inner.watched.wake_at(&key, now)];
+        let wake_at = [self.wake_at(cache, now), self.inner.watched.wake_at(&key, now)];
         Read {
             views,
             pending,
@@ -191,7 +191,9 @@ impl Sources {
         for name in &combined.shrunk {
             memory.shrunk.entry(name.clone()).or_insert(now);
         }
-        memory.shrunk.values().map(|since| *since + LOOK_AGAIN).min()
+        let again = memory.shrunk.values().map(|since| *since + LOOK_AGAIN);
+        // One that is past already was of no use yet, as with a source that asked to be left alone.
+        again.map(|at| if at > now { at } else { now + LOOK_AGAIN }).min()
     }
 
     /// Forgets a cache that is gone.
@@ -231,13 +233,15 @@ impl Sources {
         flights
     }
 
-    fn wake_at(&self, cache: &ImageCache) -> Option<Timestamp> {
+    /// When time alone has a source asked again. One that is being asked has the cache marked when it has answered: to
+    /// look before only finds those that came to no end.
+    fn wake_at(&self, cache: &ImageCache, now: Timestamp) -> Option<Timestamp> {
         let memory = self.inner.memory();
         let memory = memory.get(&key(cache))?;
-        let asked = memory
-            .asked
-            .iter()
-            .filter_map(|(name, a)| a.entry.wake_at(memory.shrunk.get(name).copied()));
+        let asked = memory.asked.iter().filter_map(|(name, a)| match a.flight {
+            Some(_) => now.checked_add(AT_MOST).ok(),
+            None => a.entry.wake_at(memory.shrunk.get(name).copied()),
+        });
         asked.min()
     }
 

@@ -99,6 +99,49 @@ async fn a_source_that_hangs_holds_nobody_up_and_is_heard_late() {
     assert_eq!(view.images.unwrap(), ["redis"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_repetition_that_hangs_is_waited_for_without_looking_all_the_time() {
+    let (ctx, lists, cache) = asking(&["a"]);
+    lists.say("a", Err(SourceReason::Unreachable));
+    ctx.sources.read(&cache, None).await;
+    let past = Timestamp::UNIX_EPOCH;
+    let problem = Problem {
+        reason: "Unreachable".into(),
+        message: "503".into(),
+    };
+    let again = Answer::Failed {
+        problem,
+        retry_after: None,
+    };
+    let due = |m: &mut Memory| m.asked.get_mut("a").unwrap().entry.learn(again, past, past);
+    due(Memory::of(&mut ctx.sources.inner.memory(), &cache));
+    lists.hang("a", Duration::from_secs(50));
+    let now = Timestamp::now();
+    let read = ctx.sources.read(&cache, None).await;
+    assert_eq!(lists.asked(), 2, "its failure is repeated");
+    assert!(read.wake_at.unwrap() > now);
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(ctx.queues.caches.take_marked().len(), 1, "it is heard late");
+}
+
+#[tokio::test]
+async fn what_was_to_be_believed_long_ago_is_not_looked_at_all_the_time() {
+    let (ctx, lists, cache) = asking(&["a"]);
+    lists.say("a", Ok(&["nginx"]));
+    ctx.sources.read(&cache, None).await;
+    let shrunk = Combined {
+        shrunk: ["a".to_owned()].into(),
+        ..Combined::default()
+    };
+    let now = Timestamp::now();
+    let first = ctx.sources.note(&cache, &shrunk).unwrap();
+    assert!(first >= now + LOOK_AGAIN);
+    let since = |m: &mut Memory| m.shrunk.insert("a".into(), Timestamp::UNIX_EPOCH);
+    since(Memory::of(&mut ctx.sources.inner.memory(), &cache));
+    let now = Timestamp::now();
+    assert!(ctx.sources.note(&cache, &shrunk).unwrap() > now);
+}
+
 #[tokio::test]
 async fn a_refresh_of_a_moment_to_come_asks_once() {
     let (ctx, lists, cache) = asking(&["a"]);
