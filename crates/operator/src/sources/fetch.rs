@@ -1,6 +1,7 @@
 //! Asking a source: each kind in a file of its own.
 
 mod app_registry;
+mod hosts;
 mod http;
 mod tags;
 
