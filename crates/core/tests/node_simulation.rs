@@ -38,6 +38,8 @@ enum Fate {
     Hangs,
     /// Has no manifest for the node.
     NoPlatform,
+    /// Arrives, and the kubelet calls it this.
+    Named(&'static str),
 }
 
 struct Node {
@@ -343,9 +345,12 @@ impl Node {
                         *left -= 1;
                         status.state = Some(waiting("failed to resolve reference: not found"));
                     }
-                    Fate::Fine | Fate::Fails(_) => {
+                    Fate::Fine | Fate::Fails(_) | Fate::Named(_) => {
                         self.store.insert(status.image.clone());
-                        status.image_id = format!("{}@sha256:{}", status.image, status.image);
+                        status.image_id = match fate {
+                            Fate::Named(id) => (*id).to_owned(),
+                            _ => format!("{}@sha256:{}", status.image, status.image),
+                        };
                         status.state = Some(ContainerState {
                             terminated: Some(ContainerStateTerminated {
                                 finished_at: Some(Time(self.now)),
@@ -609,6 +614,34 @@ fn only_a_cache_that_is_there_misses_its_revision() {
     node.run(5);
     let told = node.status.clone().unwrap().caches[0].clone();
     assert_eq!((told.state, told.reason), (NodeState::Ready, None));
+}
+
+#[test]
+fn a_digest_of_another_repository_says_nothing_of_a_tag() {
+    let mut node = Node::new();
+    let names = ["nginx:1", "a.io/own:1", "a.io/copied:1"].map(str::to_owned);
+    node.revision("r1", &names);
+    for image in &mut node.revisions[0].spec.spec.images {
+        image.digest = None;
+    }
+    node.claim("web", "r1", Removal::Retain);
+    let ids = [
+        "docker.io/library/nginx@sha256:1",
+        "a.io/own@sha256:2",
+        "a.io/before@sha256:3",
+    ];
+    for (name, id) in names.iter().zip(ids) {
+        node.fates.insert(name.clone(), Fate::Named(id));
+    }
+    node.apply(false);
+    node.run(10);
+    assert_eq!(node.state("web"), (NodeState::Ready, 3, 3));
+    let reported = &node.view("web").unwrap().reported;
+    let reported: Vec<_> = reported
+        .iter()
+        .map(|r| (r.image.as_str(), r.digest.as_str()))
+        .collect();
+    assert_eq!(reported, [("a.io/own:1", "sha256:2"), ("nginx:1", "sha256:1")]);
 }
 
 #[test]

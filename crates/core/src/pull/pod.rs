@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use larder_api::names::Reason;
 
+use crate::image_ref::ImageRef;
 use crate::message::{pull_reason, redact, shorten};
 
 /// Messages of the registry or runtime are cut to this many characters.
@@ -18,6 +19,8 @@ pub enum ContainerState {
     Held {
         /// The digest that the kubelet names, if it names one.
         digest: Option<String>,
+        /// The repository in which it names it, as `docker.io/library/nginx`.
+        repository: Option<String>,
     },
     /// The kubelet could not pull it.
     Failed {
@@ -82,11 +85,12 @@ fn read_container(status: &ContainerStatus) -> ContainerState {
     // The one proof. A container that never started ends as terminated, too, when its pod goes (ContainerStatusUnknown),
     // and one that will not start has its image all the same.
     if !status.image_id.is_empty() {
-        let digest = status
-            .image_id
-            .rsplit_once('@')
-            .map(|(_, digest)| digest.to_owned());
-        return ContainerState::Held { digest };
+        let (repository, digest) = match status.image_id.rsplit_once('@') {
+            Some((repository, digest)) => (repository.parse::<ImageRef>().ok(), Some(digest.to_owned())),
+            None => (None, None),
+        };
+        let repository = repository.map(|r| r.name().to_owned());
+        return ContainerState::Held { digest, repository };
     }
     let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) else {
         return ContainerState::Pending;
@@ -174,6 +178,7 @@ mod tests {
     fn only_an_image_id_proves_an_image() {
         let held = |digest: Option<&str>| ContainerState::Held {
             digest: digest.map(str::to_owned),
+            repository: digest.map(|_| "a.io/x".to_owned()),
         };
         let cases = [
             (

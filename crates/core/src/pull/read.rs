@@ -12,6 +12,7 @@ use super::job::JobView;
 use super::known::key;
 use super::pod::ContainerState;
 use super::{NO_POD_AFTER, STUCK_AFTER};
+use crate::image_ref::ImageRef;
 use crate::plan::{earliest, saturating, signed};
 
 /// What of a Job is still to come.
@@ -54,9 +55,11 @@ fn read_containers<'a>(scope: &Scope<'a>, job: &JobView, work: &mut Work<'a>) ->
         match (state, wanted) {
             // A tag that only nodes resolve: what was found before a refresh asked says nothing about now.
             (ContainerState::Held { .. }, _) if pulled.digest.is_none() && is_outdated(scope, job) => {}
-            (ContainerState::Held { digest }, _) => {
+            (ContainerState::Held { digest, repository }, _) => {
                 work.ready.insert(key(pulled));
-                compare(scope, job, pulled, digest.as_deref(), work);
+                if let Some(digest) = digest {
+                    compare(scope, job, pulled, (repository.as_deref(), digest), work);
+                }
             }
             (ContainerState::Failed { reason, message }, Some(image)) => {
                 let since = fail(scope, job, image, *reason, message, work);
@@ -197,16 +200,19 @@ fn compare(
     scope: &Scope<'_>,
     job: &JobView,
     image: &RevisionImage,
-    digest: Option<&str>,
+    (repository, digest): (Option<&str>, &str),
     work: &mut Work<'_>,
 ) {
-    let Some(digest) = digest else { return };
     let Some(wanted) = &image.digest else {
         work.reported.retain(|r| r.image != image.image);
-        work.reported.insert(ReportedDigest {
-            image: image.image.clone(),
-            digest: digest.to_owned(),
-        });
+        let reference = image.image.parse::<ImageRef>();
+        // Another repository may have another digest for the same content, so this one says nothing of the tag.
+        if reference.is_ok_and(|r| Some(r.name()) == repository) {
+            work.reported.insert(ReportedDigest {
+                image: image.image.clone(),
+                digest: digest.to_owned(),
+            });
+        }
         return;
     };
     let fits = wanted == digest || image.platforms.iter().any(|p| p.digest == digest);
