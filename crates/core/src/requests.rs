@@ -39,6 +39,9 @@ pub fn read(cache: &ImageCache, images_hash: &str, now: Timestamp) -> Requests {
         last_purge: status.last_purge,
         ..Requests::default()
     };
+    if let Some(refresh) = requests.last_refresh.as_mut().filter(|r| r.finished_at.is_none()) {
+        not_ahead(refresh, now);
+    }
     let deleting = cache.metadata.deletion_timestamp.is_some();
     if let Some(purge) = &mut requests.last_purge
         && purge.in_force
@@ -142,6 +145,13 @@ fn begin(token: String, trigger: RefreshTrigger, now: Timestamp) -> RefreshStatu
         trigger,
         requested_at: Some(Time(now)),
         ..RefreshStatus::default()
+    }
+}
+
+/// A moment to come, from an operator whose clock was ahead, is not waited for: no answer could be as late.
+fn not_ahead(refresh: &mut RefreshStatus, now: Timestamp) {
+    if let Some(at) = refresh.requested_at.as_mut().filter(|at| at.0 > now) {
+        at.0 = now;
     }
 }
 

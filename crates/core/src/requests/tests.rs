@@ -122,3 +122,20 @@ fn nothing_is_begun_while_suspended_purged_or_unreadable() {
         );
     }
 }
+
+#[test]
+fn a_refresh_that_a_clock_ahead_began_is_of_now_and_one_that_is_over_stays_as_it_was() {
+    let now = at("2026-03-27T13:00:00Z");
+    let mut cache = cache(RefreshSpec::default());
+    for (finished, requested, read_as) in [
+        (None, "2026-03-27T14:00:00Z", "2026-03-27T13:00:00Z"),
+        (None, "2026-03-27T12:00:00Z", "2026-03-27T12:00:00Z"),
+        (Some(now), "2026-03-27T14:00:00Z", "2026-03-27T14:00:00Z"),
+    ] {
+        let mut refresh = begin("T".into(), RefreshTrigger::Annotation, at(requested));
+        refresh.finished_at = finished.map(Time);
+        cache.status.get_or_insert_default().last_refresh = Some(refresh.clone());
+        refresh.requested_at = Some(Time(at(read_as)));
+        assert_eq!(read(&cache, "h", now).last_refresh, Some(refresh), "{requested}");
+    }
+}

@@ -58,7 +58,9 @@ pub(super) async fn gather(
     // One that failed only at nodes left nothing unknown: its tags are not asked for again, nor by a new operator.
     let failed = refresh
         .filter(|r| r.result == Some(RefreshResult::Failed) && !is_resolved(cache))
-        .and_then(begun);
+        .and_then(begun)
+        // No answer is from a time to come, which only a clock that was ahead tells of.
+        .filter(|at| *at <= Timestamp::now());
     let before = newest.map(|n| &n.spec.spec);
     let mut resolved = known(&cache.spec, wanted, before, running.is_some());
     let made_at = newest

@@ -431,3 +431,24 @@ async fn after_a_failed_refresh_a_new_image_is_asked_for_though_another_cache_kn
     let digest = log.body(REVISIONS)["spec"]["images"][0]["digest"].clone();
     assert!(digest.is_string() && digest != old, "{digest}");
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_makes_the_registry_be_asked_once() {
+    let (ctx, _, _) = asking(nowhere());
+    run(&ctx).await.unwrap();
+    // It is over and failed, or runs yet. Nothing is said of Resolved.
+    for (finished, asked) in [(true, 0), (false, 1)] {
+        let mut ahead = failed(now(&ctx), -3600);
+        let status = ahead.status.as_mut().unwrap();
+        status.conditions.clear();
+        if !finished {
+            let refresh = status.last_refresh.as_mut().unwrap();
+            (refresh.finished_at, refresh.result) = (None, None);
+        }
+        let (ctx, _, _) = over(&ctx, ahead);
+        run(&ctx).await.unwrap();
+        assert_eq!(answers(&ctx), asked, "finished: {finished}");
+        let refresh = now(&ctx).status.unwrap().last_refresh.unwrap();
+        assert!(refresh.finished_at.is_some(), "{refresh:?}");
+    }
+}
