@@ -1,4 +1,4 @@
-# Shared by hack/demo and hack/e2e: Larder in a local cluster. Sourced; CLUSTER names the cluster.
+# Shared by hack/demo, hack/e2e and hack/bench: Larder in a local cluster. Sourced; CLUSTER names the cluster.
 
 echo "==> Building larder-cluster"
 cargo build --quiet --locked --package larder-e2e --bin larder-cluster
@@ -29,4 +29,23 @@ install_larder() {
     kube wait --for=condition=Established --timeout=60s crd -l app.kubernetes.io/part-of=larder >/dev/null
     kube --namespace larder-system rollout status deployment/larder-operator --timeout=180s
     kube --namespace larder-agents rollout status daemonset/larder-agent --timeout=180s
+}
+
+operators_log() {
+    echo "--- end of the operator's log"
+    kube --namespace larder-system logs deployment/larder-operator --tail=60 || true
+}
+
+# For `trap finish EXIT`: tells what the operator said where something failed, and takes the cluster down unless KEEP=1.
+finish() {
+    local code=$?
+    if ((code != 0)); then
+        operators_log
+    fi
+    if [[ ${KEEP:-} == 1 ]]; then
+        echo "KEEP=1: the cluster $CLUSTER stays up; larder-cluster --name $CLUSTER down ends it"
+    else
+        cluster --name "$CLUSTER" down || true
+    fi
+    exit "$code"
 }
