@@ -1,14 +1,12 @@
 //! Whom the client contacts, whoever asks for it.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use larder_api::names::Reason;
 use larder_core::image_ref::ImageRef;
-use larder_registry::{
-    Credentials, HttpRegistry, RegistriesConfig, Registry, RegistryError, RegistryHost, address::Policy,
-};
+use larder_registry::{Credentials, HttpRegistry, RegistriesConfig, Registry, RegistryHost, address::Policy};
 use larder_testkit::registry::{Auth, FakeRegistry, Fault};
 
-use super::{amd64, asked, image, options, plain, right};
+use super::{amd64, asked, image, options, plain, refusal, right};
 
 /// Judges addresses, but those of these hosts.
 fn strict(listed: &[&FakeRegistry]) -> Result<HttpRegistry> {
@@ -21,15 +19,6 @@ fn strict(listed: &[&FakeRegistry]) -> Result<HttpRegistry> {
         config.with(registry.host(), how.clone())
     });
     Ok(HttpRegistry::new(config, &options(Policy::default()))?)
-}
-
-async fn refusal(
-    client: &HttpRegistry,
-    image: &ImageRef,
-    credentials: &Credentials,
-) -> Result<RegistryError> {
-    let answer = client.digest(image, credentials).await;
-    answer.err().context("there was an answer")
 }
 
 #[tokio::test]

@@ -14,11 +14,11 @@ mod waiting;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use larder_core::image_ref::ImageRef;
 use larder_registry::{
-    Credential, Credentials, HttpOptions, HttpRegistry, Limits, Options, RegistriesConfig, RegistryHost,
-    SharedPolicy, address::Policy,
+    Credential, Credentials, HttpOptions, HttpRegistry, Limits, Options, RegistriesConfig, Registry as _,
+    RegistryError, RegistryHost, SharedPolicy, address::Policy,
 };
 use larder_testkit::registry::{Auth, FakeRegistry, MediaTypes, TestImage};
 
@@ -99,6 +99,16 @@ fn password(password: &str) -> Credential {
 
 fn right() -> Credentials {
     Credentials::new(vec![password(PASSWORD)])
+}
+
+/// Why the client cannot tell the image's digest.
+async fn refusal(
+    client: &HttpRegistry,
+    image: &ImageRef,
+    credentials: &Credentials,
+) -> Result<RegistryError> {
+    let answer = client.digest(image, credentials).await;
+    answer.err().context("there was an answer")
 }
 
 /// What was asked since the last call: method, the part of the path after the repository, scheme of Authorization.

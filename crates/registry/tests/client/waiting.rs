@@ -2,26 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures::future::join_all;
 use larder_api::names::Reason;
-use larder_core::image_ref::ImageRef;
-use larder_registry::{Credentials, HttpRegistry, Registry, RegistryError};
+use larder_registry::{Credentials, Registry};
 use larder_testkit::registry::{Auth, FakeRegistry, Fault};
 
-use super::{amd64, asked, basic, client, image, right, token_auth};
+use super::{amd64, asked, basic, client, image, refusal, right, token_auth};
 
 fn later(status: u16, retry_after: Option<&'static str>) -> Fault {
     Fault::Status { status, retry_after }
-}
-
-async fn refusal(
-    client: &HttpRegistry,
-    image: &ImageRef,
-    credentials: &Credentials,
-) -> Result<RegistryError> {
-    let answer = client.digest(image, credentials).await;
-    answer.err().context("there was an answer")
 }
 
 #[tokio::test]
