@@ -99,6 +99,13 @@ impl<'a> Blocks<'a> {
         self.presence != Agent::Absent && claim.puller != Puller::Job
     }
 
+    /// Whether the agent may still be removing by an older spec than that of `generation`, which may want what goes: its
+    /// block names a generation once nothing that an older one asked for is at work any more.
+    pub(crate) fn agent_is_behind(&self, generation: i64) -> bool {
+        let said = self.agent.map(|a| a.observed_generation);
+        self.presence != Agent::Absent && said.is_some_and(|said| said < generation)
+    }
+
     /// Who is to answer for the claim's images from now on.
     pub(crate) fn split(&self, claim: &CacheClaim, revisions: &Revisions<'_>) -> Split {
         let takes_part = match self.presence {

@@ -57,7 +57,7 @@ pub fn decide(
     purge_jobs: Vec<PurgeJobView>,
     written_at: Option<Timestamp>,
 ) -> NodeDecision {
-    input.removing = !purge_jobs.is_empty();
+    input.removing = !purge_jobs.is_empty() || input.blocks.agent_is_behind(generation);
     let pulls = pull::decide(&input);
     let mut caches = pulls.caches;
     let removals = remove(&input, &mut caches, &pulls.images, purge_jobs);

@@ -326,6 +326,76 @@ fn a_removal_that_is_called_off_midway_leaves_the_cache_whole() {
 }
 
 #[test]
+fn a_newer_spec_is_not_acknowledged_while_a_removal_by_an_older_one_is_at_work() {
+    let mut world = World::new();
+    let mut private = image("p:1", "p", MIB);
+    private.private = true;
+    world.revision("r1", vec![image("a:1", "a", MIB), private]);
+    world.claim("web", "r1");
+    world.bring("p:1", "p");
+    world.settle();
+    let observed = |world: &World| world.status.as_ref().unwrap().puller.observed_generation;
+    assert_eq!(observed(&world), world.generation);
+    world.claimed("web").desired = Desired::Absent;
+    world.step();
+    let order = world.removing.clone().unwrap();
+    assert_eq!((order.entries.len(), order.generation), (2, world.generation));
+    world.claimed("web").desired = Desired::Present;
+    // What goes is there still, and is not called so.
+    let decision = world.step();
+    let said = &decision.status.puller;
+    assert_eq!(
+        (
+            said.observed_generation,
+            said.caches[0].state,
+            said.caches[0].ready
+        ),
+        (order.generation, NodeState::Pulling, 0)
+    );
+    assert!(pulls(&decision).is_empty());
+    world.pass(SignedDuration::from_secs(1));
+    // Told although nothing else changed: pods wait for it.
+    world.step();
+    assert_eq!(observed(&world), world.generation);
+    assert!(world.held("p").is_none());
+}
+
+#[test]
+fn a_newer_spec_that_changes_nothing_is_acknowledged_only_where_pods_pull() {
+    let mut world = filled(&["a:1"]);
+    let writes = world.writes;
+    world.claimed("web");
+    world.settle();
+    assert_eq!(world.writes, writes);
+    let mut private = image("p:1", "p", MIB);
+    private.private = true;
+    world.revision("r2", vec![private]);
+    world.claim("other", "r2");
+    world.settle();
+    assert_eq!(world.writes, writes + 1);
+    world.claimed("web");
+    world.settle();
+    assert_eq!(world.writes, writes + 2);
+}
+
+#[test]
+fn a_pull_for_several_caches_takes_no_room_of_the_one_that_has_little_whatever_the_order() {
+    let mut world = World::new();
+    let mut shared = image("y:1", "y", 90 * MIB);
+    shared.priority = 1;
+    let own = ["x:1", "z:1"].map(|name| image(name, name, 90 * MIB));
+    world.revision("r1", [own.as_slice(), &[shared.clone()]].concat());
+    world.revision("r2", vec![shared]);
+    for (cache, revision) in [("a", "r1"), ("b", "r2")] {
+        world.claim(cache, revision);
+        world.overrides(cache).images_per_node = Some(2);
+    }
+    assert_eq!(names(&world.step()), ["y:1", "x:1"]);
+    // Each step decides a second time with everything the other way round, and compares.
+    assert_eq!(names(&world.step()), ["z:1"]);
+}
+
+#[test]
 fn old_revisions_go_once_the_new_one_has_come() {
     let mut world = filled(&["a:1", "b:1"]);
     world.revision("r2", vec![image("a:1", "a2", 50 * MIB), image("b:1", "b:1", MIB)]);

@@ -64,6 +64,8 @@ struct Node {
 }
 
 const LIMIT: i32 = 3;
+/// Of the node's object, which here stays the same.
+const GENERATION: i64 = 1;
 
 fn waiting(message: &str) -> ContainerState {
     let waiting = ContainerStateWaiting {
@@ -221,7 +223,7 @@ impl Node {
         };
         decide(
             input,
-            1,
+            GENERATION,
             self.purges.values().map(|(view, _)| view.clone()).collect(),
             None,
         )
@@ -448,6 +450,7 @@ impl Node {
             }
         }
         self.agent_status = Some(PullerStatus {
+            observed_generation: GENERATION,
             node_uid: self.facts.uid.clone(),
             caches,
             ..PullerStatus::default()
@@ -1005,6 +1008,25 @@ fn what_needs_credentials_is_pulled_by_jobs_beside_an_agent() {
         node.store.is_empty() && node.removed.is_empty(),
         "no purge Job was made"
     );
+}
+
+#[test]
+fn no_pod_pulls_while_the_agent_may_be_removing_by_an_older_spec() {
+    let mut node = Node::new();
+    node.revision("r", &images("private.io", 2));
+    node.claim("c", "r", Removal::Purge);
+    node.claims[0].puller = Puller::Auto;
+    node.agent = Agent::Alive;
+    node.agent();
+    node.agent_status.as_mut().unwrap().observed_generation = GENERATION - 1;
+    assert!(node.apply(false).pull.is_empty());
+    node.agent();
+    assert_eq!(node.apply(false).pull.len(), 1);
+    // Of an agent that is gone nothing is to be waited for.
+    node.jobs.clear();
+    node.agent_status.as_mut().unwrap().observed_generation = GENERATION - 1;
+    node.agent = Agent::Absent;
+    assert_eq!(node.apply(false).pull.len(), 1);
 }
 
 #[test]

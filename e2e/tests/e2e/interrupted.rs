@@ -71,7 +71,7 @@ async fn a_refresh_in_the_middle_of_a_purge_brings_everything_back() {
 }
 
 #[tokio::test]
-async fn a_purge_of_what_agent_and_kubelet_pulled_takes_both_parts() {
+async fn a_purge_of_what_agent_and_kubelet_pulled_takes_both_parts_and_can_be_called_off() {
     let env = Env::shared().await;
     let namespace = env.namespace("mixed").await;
     let public = namespace.image(&env, RegistryKind::Open, "public").await;
@@ -87,6 +87,9 @@ async fn a_purge_of_what_agent_and_kubelet_pulled_takes_both_parts() {
     });
     let cache = namespace.cache("web", spec).await;
     cache.ready(60).await;
+    for delay in DELAYS {
+        call_off(&env, &cache, &[&public, &private], delay).await;
+    }
     cache.annotate("larder.dev/purge", "all").await;
     cache
         .until("the purge is done", 60, |s| {

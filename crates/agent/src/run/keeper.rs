@@ -174,6 +174,7 @@ impl Keeper {
             memory.observe(now, os, architecture, spec, &revisions, observed);
         }
         let pulls = self.pulls.view();
+        let removing = self.removals.view();
         let decision = decide(&AgentInput {
             now,
             os,
@@ -187,7 +188,7 @@ impl Keeper {
             written_at: self.reporter.written_at(),
             observed: observed.as_ref().map_err(String::as_str),
             pulls: &pulls,
-            removing: self.removals.at_work(),
+            removing: &removing,
             memory,
         });
         self.metrics.decided(&decision.status);

@@ -1,6 +1,6 @@
 //! The removals at work.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use larder_core::agent::RemoveOrder;
@@ -24,28 +24,27 @@ pub(super) struct Removal {
 #[derive(Debug, Default)]
 pub(super) struct Removals {
     tasks: JoinSet<Removal>,
-    caches: HashMap<Id, String>,
-    at_work: BTreeSet<String>,
+    at_work: HashMap<Id, RemoveOrder>,
 }
 
 impl Removals {
-    /// UIDs of the caches for which something is being removed.
-    pub(super) fn at_work(&self) -> &BTreeSet<String> {
-        &self.at_work
+    /// What is being removed, as it was ordered.
+    pub(super) fn view(&self) -> Vec<RemoveOrder> {
+        self.at_work.values().cloned().collect()
     }
 
     /// Begins a removal; nothing happens if one is at work for the cache.
     pub(super) fn begin(&mut self, runtime: Arc<RuntimeClient>, order: RemoveOrder) {
-        if !self.at_work.insert(order.cache_uid.clone()) {
+        if self.at_work.values().any(|o| o.cache_uid == order.cache_uid) {
             return;
         }
         info!(cache = order.cache_uid, images = order.entries.len(), "removing");
-        let cache = order.cache_uid.clone();
+        let ordered = order.clone();
         let task = self.tasks.spawn(async move {
             let report = remove(&order.entries, &order.keep, &runtime).await;
             Removal { order, report }
         });
-        self.caches.insert(task.id(), cache);
+        self.at_work.insert(task.id(), ordered);
     }
 
     /// The next removal that ends. Waits for ever while nothing is removed.
@@ -60,9 +59,7 @@ impl Removals {
                 (broken.id(), None)
             }
         };
-        if let Some(cache) = self.caches.remove(&id) {
-            self.at_work.remove(&cache);
-        }
+        self.at_work.remove(&id);
         match &ended {
             Some(Removal {
                 order,

@@ -23,11 +23,11 @@ use crate::trim::trim_agent;
 pub fn decide(input: &AgentInput<'_>) -> Decision {
     let wanted = Wanted::of(input.os, input.architecture, input.spec, input.revisions);
     let (actions, status, wake_at) = match input.observed {
-        Ok(observed) => seeing(input, wanted, observed),
+        Ok(observed) => seeing(input, &wanted, observed),
         Err(words) => blind(input, &wanted, words),
     };
     let status = trim_agent(status);
-    let write = worth_writing(input, &status);
+    let write = worth_writing(input, wanted.kubelet, &status);
     let wake_at = match write {
         Write::At(at) => earliest(wake_at, at),
         Write::No | Write::Now => wake_at,
@@ -40,9 +40,16 @@ pub fn decide(input: &AgentInput<'_>) -> Decision {
     }
 }
 
+/// The spec that the node answers to: while a removal is at work, the one by which it was decided. The operator lets no
+/// pod pull for a newer spec before it is named here, lest the removal take what the pod brings.
+fn observed_generation(input: &AgentInput<'_>) -> i64 {
+    let removing = input.removing.iter().map(|r| r.generation);
+    removing.fold(input.generation, i64::min)
+}
+
 type Steps = (Vec<Action>, AgentStatus, Option<Timestamp>);
 
-fn seeing(input: &AgentInput<'_>, wanted: Wanted<'_>, observed: &Observed) -> Steps {
+fn seeing(input: &AgentInput<'_>, wanted: &Wanted<'_>, observed: &Observed) -> Steps {
     let scope = Scope {
         input,
         observed,
@@ -68,7 +75,7 @@ fn seeing(input: &AgentInput<'_>, wanted: Wanted<'_>, observed: &Observed) -> St
     let mut capabilities = observed.capabilities.clone();
     capabilities.sort_unstable();
     let status = AgentStatus {
-        puller: compose(input.generation, &input.spec.node_uid, caches, images),
+        puller: compose(observed_generation(input), &input.spec.node_uid, caches, images),
         pod_uid: input.pod_uid.to_owned(),
         runtime: Some(observed.runtime.clone()),
         capabilities,
@@ -113,7 +120,7 @@ fn blind(input: &AgentInput<'_>, wanted: &Wanted<'_>, words: &str) -> Steps {
     let claimed = |image: &ImageOnNode| wanted.claims.iter().any(|c| c.cache() == image.cache);
     let images: Vec<ImageOnNode> = status.puller.images.drain(..).filter(claimed).collect();
     let omitted = status.puller.images_omitted;
-    status.puller = compose(input.generation, &input.spec.node_uid, caches, images);
+    status.puller = compose(observed_generation(input), &input.spec.node_uid, caches, images);
     status.puller.images_omitted += omitted;
     let ready = conditions::runtime_ready(&status.conditions, input.generation, input.now, Err(words));
     status.conditions.retain(|c| c.type_ != ready.type_);

@@ -88,6 +88,10 @@ fn standing<'a>(
     pulls: &mut Pulls<'a>,
 ) -> Standing<'a> {
     let input = scope.input;
+    if running.is_none() && scope.is_going(key.0, &want.digests) {
+        // What is there now is gone in a moment.
+        return Standing::Waiting;
+    }
     let presence = scope.store.presence(key, want);
     if matches!(presence, Presence::Whole(_)) && !is_verifying(scope, key, want) {
         return Standing::Whole;
@@ -192,11 +196,15 @@ impl Room {
                 .map(|c| c.settings.images_per_node)
                 .collect(),
         };
-        for pull in scope.input.pulls {
+        let running = scope.input.pulls.iter().filter_map(|pull| {
             let key = (pull.order.image.as_str(), pull.order.digest.as_deref());
-            if let Some(want) = scope.wanted.images.get(&key)
-                && let Some(claim) = room.roomiest(want.claims.iter().copied())
-            {
+            Some((key, scope.wanted.images.get(&key)?))
+        });
+        let mut running: Vec<_> = running.collect();
+        // Those with the least choice first, and never in the order in which they happen to be listed.
+        running.sort_by_key(|(key, want)| (want.claims.len(), *key));
+        for (_, want) in running {
+            if let Some(claim) = room.roomiest(want.claims.iter().copied()) {
                 room.claims[claim] = room.claims[claim].saturating_sub(1);
             }
         }

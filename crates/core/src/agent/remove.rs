@@ -262,6 +262,7 @@ fn order(
     }
     removals.order = Some(RemoveOrder {
         cache_uid: claim.uid.clone(),
+        generation: input.generation,
         work,
         keep: claims.sharing(&entries),
         entries,

@@ -10,13 +10,22 @@ use super::wanted::{Claimed, Wanted};
 pub(super) struct Scope<'a> {
     pub(super) input: &'a AgentInput<'a>,
     pub(super) observed: &'a Observed,
-    pub(super) wanted: Wanted<'a>,
+    pub(super) wanted: &'a Wanted<'a>,
     pub(super) store: Store<'a>,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn can(&self, capability: Capability) -> bool {
         self.observed.capabilities.contains(&capability)
+    }
+
+    /// Whether a removal at work may take the image: it was decided before this was wanted.
+    pub(super) fn is_going(&self, reference: &str, digests: &[&str]) -> bool {
+        let entries = self.input.removing.iter().flat_map(|r| &r.entries);
+        entries.into_iter().any(|e| {
+            let digest = e.digest.as_deref();
+            e.reference == reference || digest.is_some_and(|d| digests.contains(&d))
+        })
     }
 
     /// What was last written of a cache.

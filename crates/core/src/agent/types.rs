@@ -40,8 +40,8 @@ pub struct AgentInput<'a> {
     pub observed: Result<&'a Observed, &'a str>,
     /// Pulls at work.
     pub pulls: &'a [RunningPull],
-    /// UIDs of the caches for which a removal is at work.
-    pub removing: &'a BTreeSet<String>,
+    /// Removals at work.
+    pub removing: &'a [RemoveOrder],
     /// What earlier actions came to.
     pub memory: &'a Memory,
 }
@@ -180,6 +180,8 @@ pub enum Action {
 pub struct RemoveOrder {
     /// UID of the claim's cache.
     pub cache_uid: String,
+    /// Generation of the spec by which it was decided: a newer one may want what it takes.
+    pub generation: i64,
     /// Hash of all that makes this removal what it is: its report is kept under it.
     pub work: String,
     /// What to remove.

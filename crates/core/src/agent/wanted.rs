@@ -23,6 +23,8 @@ pub(super) struct Wanted<'a> {
     pub(super) images: BTreeMap<Key<'a>, Want<'a>>,
     /// The revision of a Present claim cannot be read: nobody knows what it wants, so nothing goes that it may want.
     pub(super) blind: bool,
+    /// Some image is the kubelet's to pull.
+    pub(super) kubelet: bool,
 }
 
 /// A Present claim.
@@ -108,12 +110,13 @@ impl<'a> Wanted<'a> {
             claims: Vec::new(),
             images: BTreeMap::new(),
             blind: read.iter().any(|(_, revision)| revision.is_none()),
+            kubelet: false,
         };
         for (claim, revision) in read {
             let settings = ClaimSettings::of(claim.overrides.as_ref());
             let images = revision.map_or(&[][..], |r| r.spec.spec.images.as_slice());
             let place = wanted.claims.len();
-            let wishes = images
+            let wishes: Vec<Wish<'a>> = images
                 .iter()
                 .map(|image| {
                     let ours = revision.is_some_and(|r| is_for_agent(claim.into(), &r.spec.spec, image));
@@ -129,6 +132,7 @@ impl<'a> Wanted<'a> {
                     Wish { image, whose }
                 })
                 .collect();
+            wanted.kubelet |= wishes.iter().any(|w| w.whose == Whose::Kubelets);
             wanted.claims.push(Claimed {
                 claim,
                 settings,

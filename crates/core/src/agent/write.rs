@@ -9,8 +9,9 @@ use crate::node::{FIRST_PROGRESS, PROGRESS, Write, milestones};
 use crate::plan::saturating;
 
 /// At once where a state, a failure or a result changed, or where another agent wrote last; mere progress after ten
-/// seconds, then as often as the node's limits allow; nothing where nothing changed.
-pub(super) fn worth_writing(input: &AgentInput<'_>, next: &AgentStatus) -> Write {
+/// seconds, then as often as the node's limits allow; nothing where nothing changed. `awaited` says that pods are to pull
+/// something, and wait for the generation: see [`crate::node::decide`].
+pub(super) fn worth_writing(input: &AgentInput<'_>, awaited: bool, next: &AgentStatus) -> Write {
     let Some(previous) = input.previous else {
         return Write::Now;
     };
@@ -21,6 +22,9 @@ pub(super) fn worth_writing(input: &AgentInput<'_>, next: &AgentStatus) -> Write
         },
         ..next.clone()
     } == *previous;
+    if awaited && previous.puller.observed_generation < next.puller.observed_generation {
+        return Write::Now;
+    }
     if same {
         // A newer generation that changes nothing here is not worth a write.
         return Write::No;

@@ -32,7 +32,7 @@ pub struct PullInput<'a> {
     pub rejections: &'a BTreeMap<String, Rejection>,
     /// Every revision.
     pub revisions: &'a Revisions<'a>,
-    /// A removal is at work on the node: no pull begins, lest it be undone.
+    /// A removal is at work on the node, or may be: no pull begins, lest it be undone.
     pub removing: bool,
 }
 

@@ -308,7 +308,7 @@ impl World {
             self.memory
                 .observe(self.now, "linux", "amd64", &spec, &readable, &observed);
         }
-        let removing: BTreeSet<String> = self.removing.iter().map(|r| r.cache_uid.clone()).collect();
+        let removing: Vec<RemoveOrder> = self.removing.iter().cloned().collect();
         let ask = |spec: &NodeImageCacheSpec, observed: &Observed, pulls: &[RunningPull]| {
             decide(&AgentInput {
                 now: self.now,
