@@ -4,6 +4,8 @@ use larder_api::image_cache::{PrivateImages, Puller};
 use larder_api::node_image_cache::CacheClaim;
 use larder_api::revision::{ImageCacheRevisionSpec, RevisionImage};
 
+use crate::plan::Revisions;
+
 /// What a cache says about who pulls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Who {
@@ -34,6 +36,14 @@ pub fn is_for_agent(who: Who, revision: &ImageCacheRevisionSpec, image: &Revisio
         Puller::Auto => private(),
         Puller::Agent => private() || (image.digest.is_none() && revision.pull_secrets.is_empty()),
     }
+}
+
+/// Whether some image of the claimed revision is the kubelet's to pull even where there is an agent; false where the
+/// revision cannot be read.
+pub fn kubelet_takes_part(claim: &CacheClaim, revisions: &Revisions<'_>) -> bool {
+    let key = (claim.namespace.as_str(), claim.revision.as_str());
+    let revision = revisions.get(&key).map(|r| &r.spec.spec);
+    revision.is_some_and(|r| r.images.iter().any(|i| !is_for_agent(claim.into(), r, i)))
 }
 
 /// Whether the agent may ask the credential providers of its node for an image. What can be had without is had without.

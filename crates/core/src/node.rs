@@ -8,9 +8,10 @@ use larder_api::node_image_cache::{
     CacheClaim, CacheOnNode, Desired, ImageOnNode, ImageState, NodeState, PullerStatus, PullerSummary,
 };
 
+use crate::choose::kubelet_takes_part;
 use crate::plan::{earliest, saturating};
 use crate::pull::{self, JobKey, PullInput, PullJob};
-use crate::purge::{self, PurgeDecision, PurgeInput, PurgeJob, PurgeJobView};
+use crate::purge::{self, PurgeDecision, PurgeInput, PurgeJob, PurgeJobView, leaving};
 use crate::trim::trim_node;
 
 /// The first report of mere progress comes after this long.
@@ -67,6 +68,7 @@ pub fn decide(
             None => caches.push(changed),
         }
     }
+    forget_older(&input, &mut caches);
     let delete: Vec<JobKey> = pulls.delete.into_iter().chain(removals.delete).collect();
     let status = compose(generation, input.node_uid, caches, pulls.images);
     let write = worth_writing(&input, &status, !delete.is_empty(), written_at);
@@ -116,21 +118,38 @@ fn remove(
     purge::decide(&purge_input(input, &claims, caches, not_ready, jobs))
 }
 
-/// Of a claim that the agent removes: it is not Purged before its pods are gone, which may bring back what went.
+/// Of a claim that the agent removes: that nothing is counted on any more, for which the agent waits. It is not Purged
+/// before its pods are gone, which may bring back what went.
 fn kubelets_part(input: &PullInput<'_>, claim: &CacheClaim) -> Option<CacheOnNode> {
     let said = input.blocks.of_kubelet(&claim.uid);
-    if !input.jobs.iter().any(|j| j.cache_uid == claim.uid) {
-        return said.filter(|c| c.state == NodeState::Purged).cloned();
+    let purged = said.filter(|c| c.state == NodeState::Purged);
+    let pulling = input.jobs.iter().any(|j| j.cache_uid == claim.uid);
+    if !pulling && (purged.is_some() || !kubelet_takes_part(claim, input.revisions)) {
+        return purged.cloned();
     }
-    let mut next = said.cloned().unwrap_or_default();
-    next.namespace.clone_from(&claim.namespace);
-    next.name.clone_from(&claim.name);
-    next.uid.clone_from(&claim.uid);
-    next.revision.clone_from(&claim.revision);
-    if next.state != NodeState::Purged {
-        next.state = NodeState::Purging;
+    let mut next = leaving(claim, said, input.now);
+    // Counts are the agent's.
+    (next.removed, next.in_use, next.foreign, next.shared) = (0, 0, 0, 0);
+    if !pulling {
+        next.state = NodeState::Purged;
     }
     Some(next)
+}
+
+/// An agent that is to remove images waits until no entry counts on revisions that are not claimed: see
+/// `agent::counted`. Going back to one of them is then a matter of a pull that finds everything there, or does not.
+fn forget_older(input: &PullInput<'_>, caches: &mut [CacheOnNode]) {
+    let claims = || input.claims.iter().map(|c| c.claim);
+    let removes = |c: &CacheClaim| c.desired == Desired::Absent || !c.remove_revisions.is_empty();
+    if !claims().any(|c| removes(c) && input.blocks.agent_removes(c)) {
+        return;
+    }
+    for entry in caches {
+        let claimed = claims().find(|c| c.uid == entry.uid && c.desired == Desired::Present);
+        entry
+            .held
+            .retain(|name| claimed.is_some_and(|c| c.revision == *name));
+    }
 }
 
 fn absent<'a>(input: &PullInput<'a>) -> impl Iterator<Item = &'a CacheClaim> {

@@ -14,6 +14,7 @@ use larder_api::names::Reason;
 use larder_api::node_image_cache::{
     CacheOnNode, Desired, ImageState, NodeLimits, NodeState, PullerStatus, ReportedDigest,
 };
+use larder_api::revision::RevisionImage;
 use larder_core::agent::{Action, Decision, Failed, PullFailure, PullOrder};
 use larder_core::node::Write;
 
@@ -215,21 +216,23 @@ fn a_moved_tag_is_set_back_without_a_pull_and_caches_do_not_fight_for_one() {
 #[test]
 fn nothing_goes_while_the_kubelets_part_counts_on_it() {
     let mut world = filled(&["a:1"]);
-    let believed = |state| PullerStatus {
+    let believed = |state, held: &[&str]| PullerStatus {
         node_uid: "node".into(),
         caches: vec![CacheOnNode {
             state,
+            held: held.iter().map(|&name| name.into()).collect(),
             ..world.entry("web").clone()
         }],
         ..PullerStatus::default()
     };
-    let (ready, pulling, purging) = (
-        believed(NodeState::Ready),
-        believed(NodeState::Pulling),
-        believed(NodeState::Purging),
-    );
+    let counting = [
+        believed(NodeState::Ready, &["r1"]),
+        believed(NodeState::Pulling, &[]),
+        believed(NodeState::Purging, &["r1"]),
+    ];
+    let purging = believed(NodeState::Purging, &[]);
     world.claimed("web").desired = Desired::Absent;
-    for counts in [ready, pulling] {
+    for counts in counting {
         world.kubelet = Some(counts);
         world.run(20);
         assert_eq!((world.state("web"), world.store.len()), (NodeState::Purging, 1));
@@ -237,6 +240,46 @@ fn nothing_goes_while_the_kubelets_part_counts_on_it() {
     world.kubelet = Some(purging);
     world.settle();
     assert_eq!((world.state("web"), world.store.len()), (NodeState::Purged, 0));
+}
+
+#[test]
+fn older_revisions_go_once_the_kubelets_part_of_the_newest_has_come_too() {
+    let mut world = World::new();
+    let private = |name| RevisionImage {
+        private: true,
+        ..image(name, name, MIB)
+    };
+    world.revision("r1", vec![private("old:1")]);
+    world.revision("r2", vec![private("new:1")]);
+    world.bring("old:1", "old:1");
+    world.claim("web", "r1");
+    world.settle();
+    let claim = world.claimed("web");
+    (claim.revision, claim.remove_revisions) = ("r2".into(), vec!["r1".into()]);
+    let says = |revision: &str, state, held: &[&str]| PullerStatus {
+        node_uid: "node".into(),
+        caches: vec![CacheOnNode {
+            uid: "web".into(),
+            revision: revision.into(),
+            state,
+            held: held.iter().map(|&name| name.into()).collect(),
+            ..CacheOnNode::default()
+        }],
+        ..PullerStatus::default()
+    };
+    for kubelet in [
+        PullerStatus::default(),
+        says("r1", NodeState::Ready, &[]),
+        says("r2", NodeState::Pulling, &[]),
+        says("r2", NodeState::Ready, &["r2", "r1"]),
+    ] {
+        world.kubelet = Some(kubelet);
+        world.run(5);
+        assert!(world.held("old:1").is_some());
+    }
+    world.kubelet = Some(says("r2", NodeState::Ready, &["r2"]));
+    world.settle();
+    assert!(world.held("old:1").is_none());
 }
 
 #[test]

@@ -1030,6 +1030,75 @@ fn no_pod_pulls_while_the_agent_may_be_removing_by_an_older_spec() {
 }
 
 #[test]
+fn what_a_pod_showed_before_a_removal_is_not_believed_after_it() {
+    for deleting in [false, true] {
+        let mut node = Node::new();
+        node.revision("r", &images("private.io", 2));
+        node.claim("c", "r", Removal::Purge);
+        node.claims[0].puller = Puller::Auto;
+        node.agent = Agent::Alive;
+        // All is there; the operator stopped before it deleted the Job.
+        node.agent();
+        node.apply(false);
+        for _ in 0..5 {
+            node.now += SignedDuration::from_secs(1);
+            node.kubelet();
+        }
+        node.apply(true);
+        assert_eq!((node.state("c").0, node.jobs.len()), (NodeState::Ready, 1));
+        node.claims[0].desired = Desired::Absent;
+        node.apply(true);
+        assert_eq!(node.state("c"), (NodeState::Purging, 0, 0));
+        node.agent();
+        assert!(node.store.is_empty());
+        if deleting {
+            for (job, _) in node.jobs.values_mut() {
+                job.metadata.deletion_timestamp = Some(Time(node.now));
+            }
+        }
+        node.claims[0].desired = Desired::Present;
+        node.claims[0].assigned_at = Time(node.now);
+        for _ in 0..2 {
+            node.apply(true);
+            assert_ne!(node.state("c").0, NodeState::Ready, "deleting: {deleting}");
+        }
+        node.jobs
+            .retain(|_, (job, _)| job.metadata.deletion_timestamp.is_none());
+        node.run(30);
+        assert_eq!((node.state("c"), node.store.len()), ((NodeState::Ready, 2, 2), 2));
+    }
+}
+
+#[test]
+fn beside_an_agent_that_removes_no_older_revision_is_held() {
+    let mut node = Node::new();
+    let all = images("private.io", 2);
+    node.revision("both", &all);
+    node.revision("one", &all[..1]);
+    for cache in ["c", "d"] {
+        node.claim(cache, "both", Removal::Purge);
+    }
+    for claim in &mut node.claims {
+        claim.puller = Puller::Auto;
+    }
+    node.agent = Agent::Alive;
+    node.run(20);
+    for claim in &mut node.claims {
+        claim.revision = "one".into();
+    }
+    node.run(20);
+    let held = |node: &Node, cache: usize| node.status.as_ref().unwrap().caches[cache].held.clone();
+    assert_eq!(held(&node, 0), ["one", "both"]);
+    node.claims[0].remove_revisions = vec!["both".into()];
+    node.apply(false);
+    // Not even by a cache that removes nothing: what goes may be what it counts on.
+    assert_eq!(
+        (held(&node, 0), held(&node, 1)),
+        (vec!["one".into()], vec!["one".into()])
+    );
+}
+
+#[test]
 fn hand_overs_pull_nothing_twice() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 20));

@@ -85,6 +85,8 @@ fn trim(object: &mut NodeImageCache) {
             *cache = CacheOnNode {
                 uid: std::mem::take(&mut cache.uid),
                 state: cache.state,
+                revision: std::mem::take(&mut cache.revision),
+                held: std::mem::take(&mut cache.held),
                 ..CacheOnNode::default()
             };
         }

@@ -4,6 +4,7 @@
 //! [`Memory`] what came of them.
 
 mod conditions;
+mod counted;
 mod decide;
 mod disk;
 mod left;

@@ -9,6 +9,7 @@ use larder_api::image_cache::Puller;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 
+use super::counted::kubelet_agrees;
 use super::left;
 use super::presence::Store;
 use super::scope::{Scope, previous};
@@ -76,7 +77,7 @@ fn absent(
         Some(Wait::Unreadable)
     } else if scope.wanted.blind {
         Some(Wait::Blind)
-    } else if kubelet_counts(scope.input, claim) {
+    } else if !kubelet_agrees(scope.input, claim) {
         Some(Wait::Kubelet)
     } else {
         None
@@ -140,7 +141,7 @@ fn present(
         // What can no longer be read is left for what reads it to decide.
         .filter(|name| !done(name) && claims.revisions.contains_key(&(claim.namespace.as_str(), *name)))
         .collect();
-    if names.is_empty() || scope.wanted.blind {
+    if names.is_empty() || scope.wanted.blind || !kubelet_agrees(scope.input, claim) {
         return current;
     }
     let mut next = current.unwrap_or_else(|| leaving(claim, before, scope.input.now));
@@ -178,15 +179,6 @@ enum Wait {
     Blind,
     /// The kubelet's part still counts on what is to go.
     Kubelet,
-}
-
-/// Whether the kubelet's block still calls images of the claim present. Were they removed before it forgets them, it would
-/// be believed again should the removal be called off.
-fn kubelet_counts(input: &AgentInput<'_>, claim: &CacheClaim) -> bool {
-    let entries = input.kubelet.iter().flat_map(|k| &k.caches);
-    entries
-        .filter(|c| c.uid == claim.uid)
-        .any(|c| !matches!(c.state, NodeState::Purging | NodeState::Purged))
 }
 
 fn waiting(

@@ -124,6 +124,9 @@ pub(super) fn decide_claim(
     let (Some(revision), Some(cache)) = (claimed.revision, claimed.cache) else {
         return idle(input.now, claimed, previous, &listed, jobs, split);
     };
+    if let Some(decision) = after_a_removal(blocks.of_kubelet(&claim.uid), jobs) {
+        return decision;
+    }
     let revision = &revision.spec.spec;
     let images = revision.images.as_slice();
     let after = claim.verify_after.as_ref();
@@ -160,6 +163,25 @@ pub(super) fn decide_claim(
     failed.retain(|name, _| scope.by_name.get(name).is_none_or(|i| !ready.contains(&key(i))));
     let create = create(&scope, &mut work);
     outcome(&scope, work, create)
+}
+
+/// A removal was called off, and Jobs from before it are there that nobody has deleted yet: what they show may be gone, so
+/// the entry keeps saying that a removal is at work until they are on their way.
+fn after_a_removal(said: Option<&CacheOnNode>, jobs: &[&JobView]) -> Option<ClaimDecision> {
+    let said = said.filter(|s| matches!(s.state, NodeState::Purging | NodeState::Purged))?;
+    let delete: Vec<JobKey> = jobs
+        .iter()
+        .filter(|j| !j.deleting)
+        .map(|j| j.key.clone())
+        .collect();
+    (!delete.is_empty()).then(|| ClaimDecision {
+        on_node: Some(said.clone()),
+        images: Vec::new(),
+        create: Vec::new(),
+        delete,
+        resolve_again: Vec::new(),
+        wake_at: None,
+    })
 }
 
 /// The list of failures is cut, failed ones last. Where not even those fit, the rest waits as long as the latest of them.

@@ -53,6 +53,8 @@ fn read_containers<'a>(scope: &Scope<'a>, job: &JobView, work: &mut Work<'a>) ->
         };
         let wanted = scope.by_name.get(name).copied().filter(|i| key(i) == key(pulled));
         match (state, wanted) {
+            // What it showed was written before it was deleted, and may have been removed since.
+            (ContainerState::Held { .. }, _) if job.deleting => {}
             // A tag that only nodes resolve: what was found before a refresh asked says nothing about now.
             (ContainerState::Held { .. }, _) if pulled.digest.is_none() && is_outdated(scope, job) => {}
             (ContainerState::Held { digest, repository }, _) => {

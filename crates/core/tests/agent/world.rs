@@ -16,7 +16,7 @@ use larder_core::agent::{
     Action, AgentInput, Decision, Disk, ImageObserved, Memory, Observed, PullFailure, PullOrder, PullResult,
     RemoveOrder, RunningPull, decide,
 };
-use larder_core::choose::is_for_agent;
+use larder_core::choose::{is_for_agent, kubelet_takes_part};
 use larder_core::image_ref::ImageRef;
 use larder_core::node::Write;
 use larder_core::plan::{ClaimSettings, Revisions};
@@ -60,7 +60,7 @@ pub struct World {
     /// Names of revisions that cannot be read.
     pub unreadable: BTreeSet<String>,
     pub status: Option<AgentStatus>,
-    /// What the operator says of the kubelet's part.
+    /// What the operator says of the kubelet's part; none where it answers at once, and all is as wanted.
     pub kubelet: Option<PullerStatus>,
     pub memory: Memory,
     pub pulls: Vec<RunningPull>,
@@ -308,6 +308,7 @@ impl World {
             self.memory
                 .observe(self.now, "linux", "amd64", &spec, &readable, &observed);
         }
+        let kubelet = self.kubelet.clone().unwrap_or_else(|| self.answer(&readable));
         let removing: Vec<RemoveOrder> = self.removing.iter().cloned().collect();
         let ask = |spec: &NodeImageCacheSpec, observed: &Observed, pulls: &[RunningPull]| {
             decide(&AgentInput {
@@ -319,7 +320,7 @@ impl World {
                 generation: self.generation,
                 revisions: &readable,
                 previous: self.status.as_ref(),
-                kubelet: self.kubelet.as_ref(),
+                kubelet: Some(&kubelet),
                 written_at: self.written_at,
                 observed: match &self.runtime_error {
                     Some(words) => Err(words),
@@ -349,6 +350,26 @@ impl World {
         self.check(&decision, &readable, &observed);
         self.carry_out(&decision);
         decision
+    }
+
+    /// What the operator says of the kubelet's part where nothing keeps it.
+    fn answer(&self, revisions: &Revisions<'_>) -> PullerStatus {
+        let claims = self.spec.caches.iter();
+        let caches = claims.filter(|c| kubelet_takes_part(c, revisions));
+        let caches = caches.map(|claim| CacheOnNode {
+            uid: claim.uid.clone(),
+            revision: claim.revision.clone(),
+            state: match claim.desired {
+                Desired::Present => NodeState::Ready,
+                Desired::Absent => NodeState::Purged,
+            },
+            ..CacheOnNode::default()
+        });
+        PullerStatus {
+            node_uid: self.spec.node_uid.clone(),
+            caches: caches.collect(),
+            ..PullerStatus::default()
+        }
     }
 
     fn carry_out(&mut self, decision: &Decision) {
