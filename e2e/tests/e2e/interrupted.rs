@@ -87,7 +87,7 @@ async fn a_purge_of_what_agent_and_kubelet_pulled_takes_both_parts_and_can_be_ca
     });
     let cache = namespace.cache("web", spec).await;
     cache.ready(60).await;
-    for delay in DELAYS {
+    for delay in [0, 400, 1200] {
         call_off(&env, &cache, &[&public, &private], delay).await;
     }
     cache.annotate("larder.dev/purge", "all").await;
