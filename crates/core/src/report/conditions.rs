@@ -8,7 +8,7 @@ use larder_api::names::condition::{ACCEPTED, DEGRADED, PROGRESSING, READY, RESOL
 use larder_api::node_image_cache::{Desired, NodeState};
 
 use super::drift::{self, DIGESTS_DIFFER, Drift};
-use super::failures::removal_failed;
+use super::failures::{need_a_person, removal_failed};
 use super::images::{bytes_on, images};
 use super::nodes::Overview;
 use super::{ReportInput, whole_seconds};
@@ -323,6 +323,9 @@ fn degraded(input: &ReportInput<'_>, overview: &Overview<'_>, status: &ImageCach
     }
     if status.nodes.failed > 0 {
         return verdict("True", "NodesFailed", failures());
+    }
+    if need_a_person(input, overview) {
+        return verdict("True", "ImagesFailed", failures());
     }
     if overview
         .nodes

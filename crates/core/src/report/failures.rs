@@ -9,6 +9,7 @@ use larder_api::revision::RevisionImage;
 
 use super::nodes::{NodeReport, Overview, overdue_words};
 use super::{ReportInput, images};
+use crate::backoff::seldom_heals;
 use crate::plan::signed;
 use crate::trim::MAX_FAILURES;
 
@@ -83,6 +84,25 @@ pub(super) fn group(input: &ReportInput<'_>, overview: &Overview<'_>) -> (Vec<Fa
             .collect(),
         omitted,
     )
+}
+
+/// Whether some image failed for a reason that needs a person, on a node that may still be busy with others.
+pub(super) fn need_a_person(input: &ReportInput<'_>, overview: &Overview<'_>) -> bool {
+    let newest: HashMap<&str, &RevisionImage> = images::images(input)
+        .iter()
+        .map(|i| (i.image.as_str(), i))
+        .collect();
+    let present = |n: &&NodeReport<'_>| {
+        let claimed = n.view.claim.is_some_and(|c| c.desired == Desired::Present);
+        claimed && n.state != NodeState::Unreachable
+    };
+    overview.nodes.iter().filter(present).any(|node| {
+        node.view.images.iter().any(|image| {
+            image.state == ImageState::Failed
+                && image.reason.is_some_and(seldom_heals)
+                && is_wanted(node, image, &newest)
+        })
+    })
 }
 
 fn add<'a>(

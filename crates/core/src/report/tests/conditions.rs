@@ -256,6 +256,15 @@ fn degraded() {
         w.condition("Degraded").message,
         "Timeout on 1 node: not done within timeouts.overall (2h)"
     );
+    // Nobody waits for the end of a long pull to be told of a missing image; what may heal by itself is not told yet.
+    for (reason, expected) in [
+        (Reason::NotFound, "True/ImagesFailed"),
+        (Reason::Timeout, "False/AsExpected"),
+    ] {
+        let busy = new("n1").reports(NodeState::Pulling);
+        let w = World::with(vec![busy.image(nginx, ImageState::Failed, Some(reason), "words")]);
+        assert_eq!(w.verdict("Degraded"), expected);
+    }
     // An image left out is told, not complained about.
     let skipped = new("n1").reports(NodeState::Ready).image(
         nginx,
