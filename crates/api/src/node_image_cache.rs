@@ -117,6 +117,9 @@ pub struct CacheClaim {
     /// Who pulls what needs credentials.
     #[serde(default)]
     pub private_images: PrivateImages,
+    /// Whether the cache's pods run as a service account of its choice, which may bring pull secrets along.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub service_account: bool,
     /// What the cache asks of the agent beyond the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<ClaimOverrides>,

@@ -13,6 +13,8 @@ pub struct Who {
     pub puller: Puller,
     /// `spec.privateImages`.
     pub private_images: PrivateImages,
+    /// `spec.podTemplate.serviceAccountName` is set: that account may bring pull secrets along.
+    pub service_account: bool,
 }
 
 impl From<&CacheClaim> for Who {
@@ -20,6 +22,7 @@ impl From<&CacheClaim> for Who {
         Self {
             puller: claim.puller,
             private_images: claim.private_images,
+            service_account: claim.service_account,
         }
     }
 }
@@ -28,13 +31,15 @@ impl From<&CacheClaim> for Who {
 ///
 /// What needs credentials is the kubelet's, unless the cache says otherwise: it has the pull secrets and the node's
 /// credential providers, and remembers for whom it pulled (KEP-2535). So is what nobody has looked up, unless the agent
-/// was asked for by name and the cache names no secret that the kubelet could use.
+/// was asked for by name and the cache names nothing that the kubelet could use: no pull secret, and no service account,
+/// whose own nobody but the kubelet looks at.
 pub fn is_for_agent(who: Who, revision: &ImageCacheRevisionSpec, image: &RevisionImage) -> bool {
     let private = || !image.private || may_use_credentials(who, image);
+    let without_secrets = || revision.pull_secrets.is_empty() && !who.service_account;
     match who.puller {
         Puller::Job => false,
         Puller::Auto => private(),
-        Puller::Agent => private() || (image.digest.is_none() && revision.pull_secrets.is_empty()),
+        Puller::Agent => private() || (image.digest.is_none() && without_secrets()),
     }
 }
 
@@ -58,13 +63,16 @@ mod tests {
     use super::PrivateImages::{Agent, Kubelet};
     use super::*;
 
-    #[test]
-    fn what_needs_credentials_is_the_kubelets_unless_the_cache_says_otherwise() {
-        let image = |private: bool, resolved: bool| RevisionImage {
+    fn image(private: bool, resolved: bool) -> RevisionImage {
+        RevisionImage {
             private,
             digest: resolved.then(|| "sha256:1".to_owned()),
             ..RevisionImage::default()
-        };
+        }
+    }
+
+    #[test]
+    fn what_needs_credentials_is_the_kubelets_unless_the_cache_says_otherwise() {
         let bare = ImageCacheRevisionSpec::default();
         let with_secret = ImageCacheRevisionSpec {
             pull_secrets: vec![PullSecret { name: "a".into() }],
@@ -89,6 +97,7 @@ mod tests {
             let who = Who {
                 puller,
                 private_images,
+                service_account: false,
             };
             assert_eq!(is_for_agent(who, revision, &image), expected, "{who:?} {image:?}");
             let credentials = may_use_credentials(who, &image);
@@ -97,6 +106,27 @@ mod tests {
                 image.private && private_images == Agent,
                 "{who:?} {image:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_service_account_counts_like_a_pull_secret() {
+        let cases = [
+            (Puller::Agent, Kubelet, image(true, false), false),
+            (Puller::Agent, Kubelet, image(true, true), false),
+            (Puller::Agent, Kubelet, image(false, true), true),
+            (Puller::Agent, Agent, image(true, false), true),
+            (Puller::Auto, Kubelet, image(false, true), true),
+            (Puller::Auto, Kubelet, image(true, false), false),
+        ];
+        let bare = ImageCacheRevisionSpec::default();
+        for (puller, private_images, image, expected) in cases {
+            let who = Who {
+                puller,
+                private_images,
+                service_account: true,
+            };
+            assert_eq!(is_for_agent(who, &bare, &image), expected, "{who:?} {image:?}");
         }
     }
 }

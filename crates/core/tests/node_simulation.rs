@@ -168,6 +168,7 @@ impl Node {
             verify_after: None,
             puller: Puller::Job,
             private_images: PrivateImages::Kubelet,
+            service_account: false,
             overrides: None,
         });
     }

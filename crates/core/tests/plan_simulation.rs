@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use larder_api::image_cache::{ImageEntry, Removal};
+use larder_api::image_cache::{ImageEntry, PodTemplate, Removal};
 use larder_api::image_cache_status::{ImageCacheStatus, PurgeStatus, RefreshStatus};
 use larder_api::names::CLEANUP_FINALIZER;
 use larder_api::node_image_cache::{
@@ -583,6 +583,34 @@ fn a_suspended_cache_keeps_its_claims_whatever_becomes_of_labels() {
     cluster.caches[0].spec.suspend = false;
     cluster.step();
     assert_eq!(cluster.objects["node-0"].spec.caches[0].desired, Desired::Absent);
+}
+
+#[test]
+fn claims_say_whether_a_service_account_may_bring_secrets() {
+    let mut cluster = Cluster::new(1);
+    cluster.cache("a", Removal::Retain, 1);
+    cluster.revise("a", "one");
+    let mut said = Vec::new();
+    for name in [None, Some("puller"), Some("")] {
+        cluster.caches[0].spec.pod_template = Some(PodTemplate {
+            service_account_name: name.map(str::to_owned),
+            ..PodTemplate::default()
+        });
+        cluster.settle();
+        said.push(cluster.objects["node-0"].spec.caches[0].service_account);
+    }
+    assert_eq!(said, [false, true, false]);
+    assert_eq!(cluster.objects["node-0"].spec.caches[0].revision, "a-1");
+    // A node that comes later is told so at once.
+    cluster.caches[0]
+        .spec
+        .pod_template
+        .as_mut()
+        .unwrap()
+        .service_account_name = Some("puller".into());
+    cluster.join("node-1", "1");
+    cluster.step();
+    assert!(cluster.objects["node-1"].spec.caches[0].service_account);
 }
 
 #[test]

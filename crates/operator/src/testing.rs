@@ -422,6 +422,7 @@ pub(crate) fn object() -> NodeImageCache {
         verify_after: None,
         puller: larder_api::image_cache::Puller::Auto,
         private_images: larder_api::image_cache::PrivateImages::Kubelet,
+        service_account: false,
         overrides: None,
     }];
     object.spec.limits = Some(NodeLimits {

@@ -204,6 +204,7 @@ pub fn claim(name: &str, revision: &str) -> CacheClaim {
         verify_after: None,
         puller: Puller::Agent,
         private_images: PrivateImages::Kubelet,
+        service_account: false,
         overrides: Some(ClaimOverrides {
             protect: Some(ProtectSpec {
                 pin: true,

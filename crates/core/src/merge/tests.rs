@@ -108,6 +108,7 @@ impl Case {
                 verify_after: None,
                 puller: Puller::Auto,
                 private_images: PrivateImages::Kubelet,
+                service_account: false,
                 overrides: None,
             },
             revisions: vec![revision("r", &["a", "b", "p"])],

@@ -18,6 +18,14 @@ pub(super) fn overrides(spec: &ImageCacheSpec) -> Option<ClaimOverrides> {
     (overrides != ClaimOverrides::default()).then_some(overrides)
 }
 
+/// Whether pods of the cache run as an account that was chosen for it. What the `default` account of a namespace brings
+/// along nobody chose for images of this cache.
+pub(super) fn has_service_account(spec: &ImageCacheSpec) -> bool {
+    let template = spec.pod_template.as_ref();
+    let name = template.and_then(|t| t.service_account_name.as_deref());
+    name.is_some_and(|name| !name.is_empty())
+}
+
 fn differs<T: Clone + PartialEq>(value: &T, default: &T) -> Option<T> {
     (value != default).then(|| value.clone())
 }

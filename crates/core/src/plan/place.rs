@@ -8,7 +8,7 @@ use larder_api::image_cache::Removal;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 use larder_api::{ImageCache, ImageCacheRevision};
 
-use super::overrides::overrides;
+use super::overrides::{has_service_account, overrides};
 use super::{CONFIRM_AFTER, MAX_REMOVE_REVISIONS, Snapshot, saturating};
 use crate::select::Eligibility;
 
@@ -94,6 +94,7 @@ impl Place<'_> {
                 verify_after: None,
                 puller: cache.spec.puller,
                 private_images: cache.spec.private_images,
+                service_account: has_service_account(&cache.spec),
                 overrides: overrides(&cache.spec),
             },
         }
@@ -140,6 +141,7 @@ impl Place<'_> {
         next.removal = cache.spec.removal;
         next.puller = cache.spec.puller;
         next.private_images = cache.spec.private_images;
+        next.service_account = has_service_account(&cache.spec);
         next.overrides = overrides(&cache.spec);
         let done = self
             .on_node

@@ -80,6 +80,7 @@ impl Place {
             verify_after: None,
             puller: larder_api::image_cache::Puller::Job,
             private_images: larder_api::image_cache::PrivateImages::Kubelet,
+            service_account: false,
             overrides: None,
         });
         self

@@ -172,6 +172,7 @@ impl World {
             verify_after: None,
             puller: Puller::Auto,
             private_images: PrivateImages::Kubelet,
+            service_account: false,
             overrides: None,
         });
         self.spec.caches.last_mut().unwrap()
