@@ -46,7 +46,8 @@ pub struct Arguments {
     /// Images pulled at a time.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     parallel: u16,
-    /// How long the first attempt at an image may take. It doubles with each.
+    /// How long the first attempt at an image may take. It doubles with each. Credential provider plugins have a minute of
+    /// their own.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     attempt_timeout: Duration,
     /// What it doubles to.

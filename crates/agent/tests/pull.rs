@@ -302,6 +302,22 @@ async fn a_plugin_is_asked_as_the_kubelet_asks_it() {
 }
 
 #[tokio::test]
+async fn a_slow_plugin_takes_nothing_of_the_time_for_an_attempt() {
+    let host = Host::new().await;
+    host.publish(&["registry.example/a:1"]);
+    host.want_login("registry.example");
+    let plugin = plugin(&host, &format!("sleep 3\n{ANSWER}"));
+    let arguments: Vec<&str> = ["registry.example/a:1"]
+        .into_iter()
+        .chain(plugin.iter().map(String::as_str))
+        .chain(["--attempt-timeout", "2s", "--max-attempt-timeout", "2s"])
+        .chain(["--overall-timeout", "20s"])
+        .collect();
+    let pulled = host.pull(&arguments).await;
+    assert_eq!(pulled.code, Some(0), "{}", pulled.everything);
+}
+
+#[tokio::test]
 async fn a_failing_plugin_is_named_where_its_credentials_were_needed() {
     let host = Host::new().await;
     host.publish(&["registry.example/a:1", "open.example/b:1"]);

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use futures::future::join_all;
 use larder_core::image_ref::ImageRef;
 use larder_registry::{Credential, Keyring, location_fits};
 use tokio::time::Instant;
@@ -63,18 +64,15 @@ impl Providers {
         })
     }
 
-    /// What the plugins that are meant for the image have for it, and the complaints of those that failed.
+    /// What the plugins that are meant for the image have for it, in the order of the configuration, and the complaints of
+    /// those that failed. They are asked side by side: however many hang, it is over within [`exec::TIMEOUT`].
     pub(super) async fn ask(&self, image: &ImageRef) -> (Vec<Credential>, Vec<String>) {
+        let fits = |p: &&Provider| p.match_images.iter().any(|glob| location_fits(glob, image));
+        let fitting = self.providers.iter().filter(fits);
+        let answers = fitting.map(|provider| async move { (provider, self.ask_one(provider, image).await) });
         let (mut found, mut complaints) = (Vec::new(), Vec::new());
-        for provider in &self.providers {
-            if !provider
-                .match_images
-                .iter()
-                .any(|glob| location_fits(glob, image))
-            {
-                continue;
-            }
-            match self.ask_one(provider, image).await {
+        for (provider, answer) in join_all(answers).await {
+            match answer {
                 Ok(keyring) => found.extend_from_slice(keyring.credentials(image).fitting()),
                 Err(error) => {
                     let complaint = format!("credential provider {}: {error:#}", provider.name);
@@ -130,5 +128,37 @@ impl Providers {
             .filter_map(|key| cache.get(&(provider.to_owned(), key)))
             .find(|cached| cached.until > Instant::now())
             .map(|cached| cached.keyring.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn plugins_that_hang_are_waited_for_together_and_named() {
+        let hangs = |name: &str| Provider {
+            name: name.to_owned(),
+            program: "/bin/sh".into(),
+            match_images: vec!["registry.internal".to_owned()],
+            default_cache_duration: Duration::ZERO,
+            api_version: "credentialprovider.kubelet.k8s.io/v1".to_owned(),
+            args: vec!["-c".to_owned(), "exec sleep 600".to_owned()],
+            env: Vec::new(),
+        };
+        let providers = Providers {
+            providers: vec![hangs("one"), hangs("two")],
+            cache: Mutex::default(),
+        };
+        let image = ImageRef::parse("registry.internal/app:1").unwrap();
+        let begun = Instant::now();
+        let (found, complaints) = providers.ask(&image).await;
+        assert_eq!(begun.elapsed().as_secs(), exec::TIMEOUT.as_secs());
+        assert!(found.is_empty());
+        let named = ["one", "two"].map(|name| format!("credential provider {name}: no answer within 60s"));
+        assert!(
+            complaints.iter().zip(&named).all(|(c, name)| c.starts_with(name)) && complaints.len() == 2,
+            "{complaints:?}"
+        );
     }
 }

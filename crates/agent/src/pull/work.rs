@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::list::Wanted;
 use super::output::{Failure, Output, Summary};
 use crate::Attempt;
-use crate::credentials::Finder;
+use crate::credentials::{Finder, Found};
 use crate::failure::{self, PullError};
 
 /// What the registry refuses for good is refused again, but a tag may be on its way there, and a token service may have
@@ -162,10 +162,18 @@ impl Work {
 
     async fn attempt(&self, image: &ImageRef, at_most: Duration) -> Result<i64, PullError> {
         let (started_at, begun) = (Timestamp::now(), Instant::now());
-        let result = match tokio::time::timeout(at_most, self.pull(image, at_most)).await {
+        // What plugins take is bounded by itself and not taken from the pull.
+        let found = self.finder.find(image).await;
+        let mut result = match tokio::time::timeout(at_most, self.pull(image, &found, at_most)).await {
             Ok(result) => result,
             Err(_) => Err(failure::too_long(at_most)),
         };
+        if let Err(error) = &mut result {
+            for complaint in &found.complaints {
+                error.message.push_str("; ");
+                error.message.push_str(complaint);
+            }
+        }
         let mut attempt = Attempt::new(&self.node, image.normalized(), started_at, begun.elapsed());
         match &result {
             Ok(size) => attempt.size_bytes = *size,
@@ -175,22 +183,11 @@ impl Work {
         result
     }
 
-    async fn pull(&self, image: &ImageRef, at_most: Duration) -> Result<i64, PullError> {
+    async fn pull(&self, image: &ImageRef, found: &Found, at_most: Duration) -> Result<i64, PullError> {
         let runtime = self.runtime.as_ref();
-        let found = self.finder.find(image).await;
-        let pulled = self
-            .finder
-            .pull(runtime, image, image.normalized(), &found, at_most);
-        match pulled.await {
-            Ok(id) => Ok(self.size(image, &id).await),
-            Err(mut error) => {
-                for complaint in &found.complaints {
-                    error.message.push_str("; ");
-                    error.message.push_str(complaint);
-                }
-                Err(error)
-            }
-        }
+        let source = image.normalized();
+        let id = self.finder.pull(runtime, image, source, found, at_most).await?;
+        Ok(self.size(image, &id).await)
     }
 
     async fn size(&self, image: &ImageRef, id: &str) -> i64 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use larder_api::names::Reason;
+use larder_core::agent::PullOrder;
 use larder_core::image_ref::ImageRef;
 use larder_runtime::Runtime;
 use tracing::{info, warn};
@@ -43,37 +44,47 @@ impl Plugins {
         Self { finder, lack }
     }
 
-    /// Pulls `source`, a name of the image, with what the plugins have for it. Without, and where that is refused, once
-    /// more without credentials: nobody may have looked yet whether it needs any.
+    /// What the plugins have for the image of an order; none where they are not to be asked. They have a minute, which is
+    /// no part of the time that the pull has: a plugin that hangs must not look like a registry that does.
+    pub(super) async fn find(&self, order: &PullOrder) -> Option<Found> {
+        let image = ImageRef::parse(&order.image).ok()?;
+        if !order.credentials {
+            return None;
+        }
+        Some(self.finder.find(&image).await)
+    }
+
+    /// Pulls `source`, a name of the image, with what was found for it. Without, and where that is refused, once more
+    /// without credentials: nobody may have looked yet whether it needs any.
     pub(super) async fn pull(
         &self,
         runtime: &dyn Runtime,
         image: &ImageRef,
         source: &str,
+        found: &Found,
         at_most: Duration,
     ) -> Result<String, PullError> {
-        let found = self.finder.find(image).await;
-        let pulled = self.finder.pull(runtime, image, source, &found, at_most);
-        pulled.await.map_err(|error| self.explain(error, &found))
+        let pulled = self.finder.pull(runtime, image, source, found, at_most);
+        pulled.await.map_err(|error| self.explain(error, found))
     }
 
     /// What it was that the registry, whose words these are, was not shown.
     fn explain(&self, mut error: PullError, found: &Found) -> PullError {
-        if !found.is_bare() {
-            return error;
-        }
+        let bare = found.is_bare();
         let why = match (&self.lack, found.complaints.as_slice()) {
             (Some(lack), _) => lack.clone(),
-            (None, []) => NONE_FITS.to_owned(),
+            (None, []) if bare => NONE_FITS.to_owned(),
+            (None, []) => return error,
             (None, complaints) => complaints.join("; "),
         };
         match error.reason {
-            Reason::Unauthorized | Reason::CredentialsMissing => PullError {
+            Reason::Unauthorized | Reason::CredentialsMissing if bare => PullError {
                 reason: Reason::CredentialsMissing,
                 message: format!("{why}; {}", error.message),
             },
-            // Registries say so of what they hide, and of what is not there.
-            Reason::NotFound => {
+            // Registries say so of what they hide, and of what is not there; and a plugin that failed may have had what
+            // was not refused.
+            Reason::NotFound | Reason::Unauthorized | Reason::CredentialsMissing => {
                 error.message = format!("{}; {why}", error.message);
                 error
             }

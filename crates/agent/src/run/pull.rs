@@ -11,23 +11,25 @@ use tracing::warn;
 
 use super::act::PIN_VALUE;
 use super::plugins::Plugins;
+use crate::credentials::Found;
 use crate::failure;
 
-/// Pulls it. Answers the digest that arrived, where the order names none. `there_before` are the ids of the images that
-/// were on the node: those are not Larder's.
+/// Pulls it, with the credentials that were found for it, if any were to be looked for. Answers the digest that arrived,
+/// where the order names none. `there_before` are the ids of the images that were on the node: those are not Larder's.
 pub(super) async fn pull(
     runtime: &dyn Runtime,
     order: &PullOrder,
     there_before: &BTreeSet<String>,
     plugins: &Plugins,
+    found: Option<&Found>,
 ) -> Result<Option<String>, PullFailure> {
     let image = ImageRef::parse(&order.image).map_err(|error| PullFailure {
         reason: Reason::InvalidReference,
         message: error.to_string(),
     })?;
     let start = async |source: &str| {
-        if order.credentials {
-            return plugins.pull(runtime, &image, source, order.attempt).await;
+        if let Some(found) = found {
+            return plugins.pull(runtime, &image, source, found, order.attempt).await;
         }
         let pulled = runtime.pull(source, None, order.attempt).await;
         pulled.map_err(|error| failure::of(&error))

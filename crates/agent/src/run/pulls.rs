@@ -153,8 +153,9 @@ async fn work(
     activity: Arc<Activity>,
 ) -> Ended {
     let (started_at, begun) = (Timestamp::now(), Instant::now());
+    let found = plugins.find(&order).await;
     let outcome = tokio::select! {
-        outcome = pull(runtime.as_ref(), &order, &there_before, &plugins) => outcome,
+        outcome = pull(runtime.as_ref(), &order, &there_before, &plugins, found.as_ref()) => outcome,
         () = follow(runtime.content(), &order, platform, &advance, &activity) => {
             Err(failure::stalled(order.no_progress))
         }

@@ -7,7 +7,7 @@ use larder_api::image_cache::{PrivateImages, Puller};
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheClaim, ImageOnNode, NodeState};
 use larder_testkit::runtime::{FakeImage, Serves};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::node::{NODE, Node, claim, of, revision_image, revision_of, spec};
 
@@ -137,6 +137,45 @@ async fn a_password_that_is_refused_is_asked_for_anew() {
     assert!(image.message.contains("401"), "{}", image.message);
     std::fs::write(node.folder.path().join("plugins/password"), "s3cret").unwrap();
     node.until_state("web", NodeState::Ready).await;
+}
+
+#[tokio::test]
+async fn the_time_that_a_plugin_takes_is_not_the_pulls() {
+    let mut node = Node::new(Serves::Containerd).await;
+    let claim = want(&node);
+    let providers = plugin(&node, HOST, "s3cret");
+    let program = providers.folder.join("keyring");
+    let script = std::fs::read_to_string(&program).unwrap();
+    // Longer than the pull may be without progress.
+    std::fs::write(&program, script.replacen('\n', "\nsleep 4\n", 1)).unwrap();
+    node.providers = Some(providers);
+    node.api.want(NODE, spec(vec![claim]));
+    node.agent().await;
+    node.until_state("web", NodeState::Ready).await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_is_named_beside_a_password_that_is_refused() {
+    let mut node = Node::new(Serves::Containerd).await;
+    let claim = want(&node);
+    let providers = plugin(&node, HOST, "stale");
+    let program = providers.folder.join("broken");
+    std::fs::write(&program, "#!/bin/sh\necho 'no metadata service' >&2\nexit 3\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&providers.config).unwrap()).unwrap();
+    let mut broken = config["providers"][0].clone();
+    broken["name"] = json!("broken");
+    config["providers"].as_array_mut().unwrap().push(broken);
+    std::fs::write(&providers.config, config.to_string()).unwrap();
+    node.providers = Some(providers);
+    node.api.want(NODE, spec(vec![claim]));
+    node.agent().await;
+    let image = failure(&node, Reason::Unauthorized).await;
+    assert!(
+        image.message.contains("401") && image.message.contains("credential provider broken"),
+        "{}",
+        image.message
+    );
 }
 
 #[tokio::test]

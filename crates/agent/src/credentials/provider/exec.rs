@@ -16,7 +16,7 @@ use super::config::Provider;
 use crate::duration;
 
 /// What the kubelet gives a plugin.
-const TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const TIMEOUT: Duration = Duration::from_mins(1);
 /// Far more than any answer.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 /// Of what a plugin complains on standard error.
