@@ -649,6 +649,31 @@ fn a_digest_of_another_repository_says_nothing_of_a_tag() {
 }
 
 #[test]
+fn what_a_pod_found_behind_a_tag_is_forgotten_once_the_agent_looks_at_it() {
+    let mut node = Node::new();
+    let names = ["private.io/a:1", "a.io/own:1"].map(str::to_owned);
+    node.revision("r1", &names);
+    for image in &mut node.revisions[0].spec.spec.images {
+        image.digest = None;
+    }
+    node.claim("web", "r1", Removal::Retain);
+    node.claims[0].puller = Puller::Auto;
+    for (name, id) in names.iter().zip(["private.io/a@sha256:1", "a.io/own@sha256:2"]) {
+        node.fates.insert(name.clone(), Fate::Named(id));
+    }
+    node.run(20);
+    let told = |node: &Node| -> Vec<String> {
+        let reported = &node.status.as_ref().unwrap().caches[0].reported;
+        reported.iter().map(|r| r.image.clone()).collect()
+    };
+    assert_eq!(told(&node), ["a.io/own:1", "private.io/a:1"]);
+    node.agent = Agent::Alive;
+    node.agent();
+    node.run(20);
+    assert_eq!(told(&node), ["private.io/a:1"]);
+}
+
+#[test]
 fn what_a_pod_found_before_a_refresh_does_not_answer_it() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 1));

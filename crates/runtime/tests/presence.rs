@@ -220,4 +220,10 @@ async fn cri_alone_is_believed_and_gives_digests_where_there_is_no_doubt() {
     let image = node.image(&web).await;
     assert_eq!(image.targets.len(), 2);
     assert_eq!(image.tags, [(tag("web:1"), None), (tag("web:2"), None)].into());
+    // Another repository's digest of the same content raises no doubt.
+    node.pull("copy:1", &web.behind("copy"));
+    let image = node.image(&web).await;
+    assert_eq!(image.targets.len(), 3);
+    assert_eq!(image.tags[&tag("copy:1")], Some(web.behind("copy").manifest));
+    assert_eq!(image.tags[&tag("web:1")], None);
 }

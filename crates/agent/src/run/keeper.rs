@@ -287,7 +287,7 @@ impl Keeper {
             took,
         );
         match &result.outcome {
-            Ok(_) => attempt.size_bytes = bytes,
+            Ok(()) => attempt.size_bytes = bytes,
             Err(failure) => failure.message.clone_into(&mut attempt.error),
         }
         self.attempts.add(attempt);

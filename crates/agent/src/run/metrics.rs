@@ -109,7 +109,7 @@ impl Metrics {
     /// A pull ended.
     pub(super) fn pulled(&self, result: &PullResult, took: Duration, bytes: i64) {
         match &result.outcome {
-            Ok(_) => {
+            Ok(()) => {
                 self.pulls.with_label_values(&["success", ""]).inc();
                 self.duration.observe(took.as_secs_f64());
                 self.bytes.observe(bytes as f64);

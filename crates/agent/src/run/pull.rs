@@ -14,15 +14,15 @@ use super::plugins::Plugins;
 use crate::credentials::Found;
 use crate::failure;
 
-/// Pulls it, with the credentials that were found for it, if any were to be looked for. Answers the digest that arrived,
-/// where the order names none. `there_before` are the ids of the images that were on the node: those are not Larder's.
+/// Pulls it, with the credentials that were found for it, if any were to be looked for. `there_before` are the ids of the
+/// images that were on the node: those are not Larder's.
 pub(super) async fn pull(
     runtime: &dyn Runtime,
     order: &PullOrder,
     there_before: &BTreeSet<String>,
     plugins: &Plugins,
     found: Option<&Found>,
-) -> Result<Option<String>, PullFailure> {
+) -> Result<(), PullFailure> {
     let image = ImageRef::parse(&order.image).map_err(|error| PullFailure {
         reason: Reason::InvalidReference,
         message: error.to_string(),
@@ -34,30 +34,22 @@ pub(super) async fn pull(
         let pulled = runtime.pull(source, None, order.attempt).await;
         pulled.map_err(|error| failure::of(&error))
     };
-    match (runtime.records(), &order.digest) {
-        (Some(records), Some(digest)) => {
-            let source = format!("{}@{digest}", image.name());
-            let id = start(&source).await?;
-            by_record(runtime, records, order, &source, &id, there_before).await?;
-            Ok(None)
-        }
-        (Some(records), None) => {
-            let id = start(image.normalized()).await?;
-            by_record(runtime, records, order, image.normalized(), &id, there_before)
-                .await
-                .map(Some)
-        }
-        (None, _) => {
-            // A pull by digest would leave no tag, and nothing but a pull makes one.
-            let source = order.tag.as_deref().unwrap_or(&order.image);
-            start(source).await?;
-            let found = runtime.image(source).await.map_err(|e| failure::of(&e))?;
-            by_report(order, &image, found)
-        }
-    }
+    let Some(records) = runtime.records() else {
+        // A pull by digest would leave no tag, and nothing but a pull makes one.
+        let source = order.tag.as_deref().unwrap_or(&order.image);
+        start(source).await?;
+        let found = runtime.image(source).await.map_err(|e| failure::of(&e))?;
+        return by_report(order, &image, found);
+    };
+    let source = match &order.digest {
+        Some(digest) => format!("{}@{digest}", image.name()),
+        None => image.normalized().to_owned(),
+    };
+    let id = start(&source).await?;
+    by_record(runtime, records, order, &source, &id, there_before).await
 }
 
-/// Looks at what the pulled name points at, points the tag there too, and marks the image. Answers the digest.
+/// Looks at what the pulled name points at, points the tag there too, and marks the image.
 async fn by_record(
     runtime: &dyn Runtime,
     records: &dyn Records,
@@ -65,7 +57,7 @@ async fn by_record(
     source: &str,
     id: &str,
     there_before: &BTreeSet<String>,
-) -> Result<String, PullFailure> {
+) -> Result<(), PullFailure> {
     let record = records.get(source).await.map_err(|e| failure::of(&e))?;
     let record = record.ok_or_else(|| PullFailure {
         reason: Reason::RuntimeError,
@@ -86,7 +78,7 @@ async fn by_record(
         // The image is there; the next look finds it without its pin and pins it.
         warn!(%error, image = order.image, id, "cannot mark an image");
     }
-    Ok(record.target)
+    Ok(())
 }
 
 /// Marks on the record of the image id, which no pull replaces.
@@ -119,36 +111,25 @@ fn now() -> String {
     Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
-/// Where CRI alone tells what arrived.
-fn by_report(
-    order: &PullOrder,
-    image: &ImageRef,
-    found: Option<Image>,
-) -> Result<Option<String>, PullFailure> {
-    let digests: Vec<&str> = found
-        .iter()
-        .flat_map(|found| &found.digests)
-        .filter_map(|name| name.split_once('@'))
-        .map(|(name, digest)| (name == image.name(), digest))
-        // Its own repository first: others may know the content by another index.
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .rev()
-        .map(|(_, digest)| digest)
-        .collect();
-    let Some(first) = digests.first() else {
+/// Where CRI alone tells what arrived. It gives every digest that the content is known by, whoever pulled that: the one
+/// that is wanted is among them, and which of them the tag means is not asked here.
+fn by_report(order: &PullOrder, image: &ImageRef, found: Option<Image>) -> Result<(), PullFailure> {
+    let names = found.iter().flat_map(|found| &found.digests);
+    let digests: Vec<(&str, &str)> = names.filter_map(|name| name.split_once('@')).collect();
+    if digests.is_empty() {
         return Err(PullFailure {
             reason: Reason::Unverified,
             message: "the runtime does not tell which digest arrived".to_owned(),
         });
-    };
-    if order.digest.is_none() {
-        return Ok(Some((*first).to_owned()));
     }
-    if digests.iter().any(|digest| fits(order, digest)) {
-        return Ok(None);
+    if order.digest.is_none() || digests.iter().any(|(_, digest)| fits(order, digest)) {
+        return Ok(());
     }
-    Err(mismatch(order, first))
+    // Its own repository's word first: others may know the content by another index.
+    let first = digests
+        .iter()
+        .min_by_key(|(name, digest)| (*name != image.name(), *digest));
+    Err(mismatch(order, first.map_or("", |(_, digest)| *digest)))
 }
 
 fn fits(order: &PullOrder, arrived: &str) -> bool {

@@ -163,7 +163,7 @@ async fn work(
     };
     let took = begun.elapsed();
     match &outcome {
-        Ok(_) => info!(image = order.image, seconds = took.as_secs_f64(), "pulled"),
+        Ok(()) => info!(image = order.image, seconds = took.as_secs_f64(), "pulled"),
         Err(PullFailure { reason, message }) => {
             info!(image = order.image, %reason, message, seconds = took.as_secs_f64(), "cannot pull");
         }

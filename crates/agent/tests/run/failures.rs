@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use larder_api::names::Reason;
-use larder_api::node_image_cache::{ImageState, NodeState};
+use larder_api::node_image_cache::{AgentStatus, ImageState, NodeState};
 use larder_testkit::runtime::{Call, FakeImage, Fault, Serves};
 use tonic::Code;
 
@@ -122,6 +122,24 @@ async fn through_cri_alone_images_come_by_tag_and_are_compared() {
 }
 
 #[tokio::test]
+async fn through_cri_alone_content_counts_under_whatever_index_its_tag_names() {
+    let mut node = Node::new(Serves::CriOnly).await;
+    let content = FakeImage::new("inner");
+    let wanted = content.behind("wanted");
+    node.publish("web-1", &[("registry.internal/app:1", &wanted)]);
+    node.runtime.model().publish("mirror.internal/app:1", &wanted);
+    node.runtime.model().pull("mirror.internal/app:1").unwrap();
+    // The tag has moved since it was looked up, to the same content.
+    node.runtime
+        .model()
+        .publish("registry.internal/app:1", &content.behind("moved"));
+    node.api.want(NODE, spec(vec![claim("web", "web-1")]));
+    node.agent().await;
+    node.until_state("web", NodeState::Ready).await;
+    assert!(node.has("registry.internal/app:1"));
+}
+
+#[tokio::test]
 async fn what_was_never_resolved_is_pulled_by_tag_and_its_digest_reported() {
     for serves in [Serves::Containerd, Serves::CriOnly] {
         let mut node = Node::new(serves).await;
@@ -139,6 +157,49 @@ async fn what_was_never_resolved_is_pulled_by_tag_and_its_digest_reported() {
         assert_eq!(reported, [image.manifest.as_str()], "{serves:?}");
         node.kill();
     }
+}
+
+/// CRI alone lists every digest by which a content is known, and does not say which of them a tag means.
+#[tokio::test]
+async fn a_digest_is_reported_only_while_the_tag_can_mean_no_other() {
+    let mut node = Node::new(Serves::CriOnly).await;
+    let content = FakeImage::new("inner");
+    let (app, copy) = (content.behind("app"), content.behind("copy"));
+    let names = ["registry.internal/app:1", "registry.internal/copy:1"];
+    let mut images = Vec::new();
+    for (name, image) in names.iter().zip([&app, &copy]) {
+        node.runtime.model().publish(name, image);
+        let mut unresolved = revision_image(name, image);
+        unresolved.digest = None;
+        unresolved.platforms.clear();
+        images.push(unresolved);
+    }
+    node.api.publish(revision_of("web-1", images));
+    node.api.want(NODE, spec(vec![claim("web", "web-1")]));
+    node.agent().await;
+    let reported = |status: &AgentStatus| -> Vec<(String, String)> {
+        let all = of(status, "web").map(|web| web.reported.as_slice());
+        let all = all.unwrap_or_default().iter();
+        all.map(|r| (r.image.clone(), r.digest.clone())).collect()
+    };
+    let [of_app, of_copy] =
+        [(names[0], &app), (names[1], &copy)].map(|(n, i)| (n.to_owned(), i.manifest.clone()));
+    let both = [of_app, of_copy.clone()];
+    node.until("both are told, each by its own repository", |s| {
+        reported(s) == both
+    })
+    .await;
+    // Somebody pulls the same content by another index of that repository, by this tag or by another.
+    node.runtime
+        .model()
+        .publish("registry.internal/app:2", &content.behind("later"));
+    node.runtime.model().pull("registry.internal/app:2").unwrap();
+    node.until("what is in doubt is not told", |s| {
+        reported(s) == [of_copy.clone()]
+    })
+    .await;
+    let web = of(&node.api.status().unwrap(), "web").unwrap().clone();
+    assert_eq!((web.state, web.ready), (NodeState::Ready, 2));
 }
 
 #[tokio::test]

@@ -46,11 +46,6 @@ impl Memory {
                 .insert((image.image.clone(), image.digest.clone()), failed);
         }
         for cache in &status.puller.caches {
-            for reported in &cache.reported {
-                memory
-                    .reported
-                    .insert(reported.image.clone(), reported.digest.clone());
-            }
             if cache.state == NodeState::Purged {
                 let report = PurgeReport {
                     removed: cache.removed,
@@ -78,14 +73,11 @@ impl Memory {
         let order = &result.order;
         let key = (order.image.clone(), order.digest.clone());
         match &result.outcome {
-            Ok(digest) => {
+            Ok(()) => {
                 self.failures.remove(&key);
                 self.seen.insert(order.image.clone(), order.digest.clone());
                 if order.digest.is_none() {
                     self.pulled.insert(order.image.clone(), order.asked_at);
-                    if let Some(digest) = digest {
-                        self.reported.insert(order.image.clone(), digest.clone());
-                    }
                 }
             }
             Err(failure) => {
@@ -182,7 +174,6 @@ impl Memory {
         self.seen
             .retain(|reference, digest| keys.contains(&(reference.as_str(), digest.as_deref())));
         self.vanished.retain(|r, _| references.contains(r.as_str()));
-        self.reported.retain(|r, _| references.contains(r.as_str()));
         self.pulled.retain(|r, _| references.contains(r.as_str()));
         self.removals
             .retain(|uid, _| spec.caches.iter().any(|c| c.uid == *uid));

@@ -82,8 +82,9 @@ impl<'a> Store<'a> {
         if want.tagged
             && let Some(image) = tagged.filter(|i| i.complete)
         {
+            // Where nothing but a pull points a tag anywhere, the content counts, under whatever name.
             let points = match image.tags.get(reference) {
-                Some(Some(target)) => want.digests.contains(&target.as_str()),
+                Some(Some(target)) if self.can_tag => want.digests.contains(&target.as_str()),
                 _ => want.digests.iter().any(|d| image.targets.contains(*d)),
             };
             if points {

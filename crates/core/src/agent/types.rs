@@ -137,8 +137,8 @@ pub struct PullResult {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Timestamp,
-    /// The digest that arrived, where it was not known before.
-    pub outcome: Result<Option<String>, PullFailure>,
+    /// Whether the image is there, and is what was ordered.
+    pub outcome: Result<(), PullFailure>,
 }
 
 /// Why a pull failed.
@@ -201,9 +201,7 @@ pub struct Memory {
     pub seen: BTreeMap<String, Option<String>>,
     /// The last removal of each claim, by UID of its cache.
     pub removals: BTreeMap<String, Removed>,
-    /// Digests found behind references that were never resolved.
-    pub reported: BTreeMap<String, String>,
-    /// [`PullOrder::asked_at`] of the last pull of each such reference.
+    /// [`PullOrder::asked_at`] of the last pull of each reference that was never resolved.
     pub pulled: BTreeMap<String, Timestamp>,
 }
 

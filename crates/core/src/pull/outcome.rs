@@ -39,10 +39,11 @@ pub(super) fn outcome(scope: &Scope<'_>, work: Work<'_>, create: Vec<PullJob>) -
         .previous
         .filter(|p| p.state == state && same_revision)
         .and_then(|p| p.since.clone());
+    // Of what is the agent's now, only the agent knows what it means now.
     let undigested: BTreeSet<&str> = scope
         .images
         .iter()
-        .filter(|i| i.digest.is_none())
+        .filter(|i| i.digest.is_none() && scope.is_own(i))
         .map(|i| i.image.as_str())
         .collect();
     // Results of earlier removals stay as they are.

@@ -540,7 +540,8 @@ impl World {
                 self.pulls.push(pull);
                 return;
             }
-            Ok(self.finish(&order))
+            self.finish(&order);
+            Ok(())
         };
         self.memory.pulled(&PullResult {
             order,
@@ -550,7 +551,7 @@ impl World {
         });
     }
 
-    fn finish(&mut self, order: &PullOrder) -> Option<String> {
+    fn finish(&mut self, order: &PullOrder) {
         let by_tag = self.tags.get(&order.image).cloned();
         let digest = order.digest.clone().or(by_tag).unwrap();
         let new = !self.store.contains_key(&id_of(&digest));
@@ -559,7 +560,6 @@ impl World {
             let stored = self.store.get_mut(&id_of(&digest)).unwrap();
             (stored.pinned, stored.pinned_by_us) = (true, true);
         }
-        order.digest.is_none().then_some(digest)
     }
 
     /// As the agent does it: by the decision that purge Jobs use too.

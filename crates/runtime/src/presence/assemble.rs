@@ -1,6 +1,6 @@
 //! Puts names, content and users together by image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use larder_core::image_ref::{ImageRef, is_digest};
 
@@ -56,14 +56,10 @@ impl Node {
                 .entry(digest.to_owned())
                 .or_insert_with(|| target(digest));
         }
-        // Of several digests CRI does not say which one a tag points at.
-        let only = match entry.targets.first_key_value() {
-            Some((digest, _)) if entry.targets.len() == 1 => Some(digest.clone()),
-            _ => None,
-        };
         let tags = image.tags.iter().filter_map(|tag| ImageRef::parse(tag).ok());
         for tag in tags {
-            entry.tags.insert(tag.normalized().to_owned(), only.clone());
+            let digest = digest_behind(&tag, &image.digests);
+            entry.tags.insert(tag.normalized().to_owned(), digest);
         }
     }
 
@@ -125,6 +121,22 @@ impl Node {
             None => parsed.normalized().to_owned(),
         };
         self.ids.get(name).or_else(|| self.ids.get(&stored)).cloned()
+    }
+}
+
+/// The digest that a tag points at, by the names with a digest that CRI gives to the image. Of several in the tag's own
+/// repository, such as an index and its manifest or what the tag meant before, CRI does not say which one it is.
+fn digest_behind(tag: &ImageRef, names: &[String]) -> Option<String> {
+    let names = || names.iter().filter_map(|name| name.split_once('@'));
+    let own: BTreeSet<&str> = names()
+        .filter(|(n, _)| *n == tag.name())
+        .map(|(_, d)| d)
+        .collect();
+    let all = || names().map(|(_, d)| d).collect();
+    let digests = if own.is_empty() { all() } else { own };
+    match digests.first() {
+        Some(only) if digests.len() == 1 => Some((*only).to_owned()),
+        _ => None,
     }
 }
 

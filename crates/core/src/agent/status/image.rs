@@ -136,15 +136,13 @@ pub(super) fn no_platform(
     }
 }
 
-/// The digest found behind a reference for which the revision has none.
+/// The digest behind a reference for which the revision has none, as it is now. Nothing where that cannot be told: what a
+/// tag meant once, or may mean, would be taken for a node that differs from others.
 pub(super) fn report(scope: &Scope<'_>, image: &RevisionImage, key: Key<'_>) -> Option<ReportedDigest> {
     if image.digest.is_some() {
         return None;
     }
-    let digest = key
-        .1
-        .or_else(|| scope.store.digest_behind(key.0))
-        .or_else(|| scope.input.memory.reported.get(key.0).map(String::as_str))?;
+    let digest = key.1.or_else(|| scope.store.digest_behind(key.0))?;
     Some(ReportedDigest {
         image: image.image.clone(),
         digest: digest.to_owned(),
