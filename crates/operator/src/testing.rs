@@ -263,14 +263,15 @@ impl Registry for Everything {
                 message: "manifest unknown".into(),
             });
         }
-        if image.repository().contains("private") && credentials.is_empty() {
+        let private = image.repository().contains("private");
+        if private && credentials.is_empty() {
             return Err(RegistryError::Unauthorized {
                 message: "401 Unauthorized".into(),
             });
         }
         Ok(Head {
             digest: format!("sha256:{:0>64}", image.repository().len() + 1000 * says.moves),
-            private: false,
+            private,
         })
     }
 

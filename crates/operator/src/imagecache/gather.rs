@@ -66,18 +66,31 @@ pub(super) async fn gather(
     let made_at = newest
         .and_then(|n| n.metadata.creation_timestamp.as_ref())
         .map_or(Timestamp::MIN, |t| t.0);
+    let central = cache.spec.resolve == Resolve::Central;
+    // What a registry told to others is no answer to this cache: that takes its own secrets to tell.
+    let secrets = match failed.filter(|_| central) {
+        Some(since) => Some((since, read_secrets(&ctx.client, cache).await)),
+        None => None,
+    };
+    let unlearned = |image: &WantedImage| {
+        let failed = secrets.as_ref();
+        failed.is_some_and(|(since, own)| !ctx.resolver.answered(&image.reference, &own.keyring, *since))
+    };
     let ask: Vec<(&WantedImage, Option<Timestamp>)> = wanted
         .images
         .iter()
-        .filter(|_| cache.spec.resolve == Resolve::Central)
-        .filter_map(|image| match ask(ctx, image, &resolved, made_at, failed)? {
+        .filter(|_| central)
+        .filter_map(|image| match ask(ctx, image, &resolved, made_at, unlearned)? {
             Ask::Anew => Some((image, running)),
             Ask::On => Some((image, failed)),
         })
         .collect();
     let mut gathered = Gathered::default();
     if !ask.is_empty() {
-        let secrets = read_secrets(&ctx.client, cache).await;
+        let secrets = match secrets {
+            Some((_, read)) => read,
+            None => read_secrets(&ctx.client, cache).await,
+        };
         let platforms = platforms(&ctx.world);
         let request = |not_before: Option<Timestamp>| Request {
             cache: (
@@ -147,19 +160,20 @@ enum Ask {
     On,
 }
 
-/// Whether the registry, or what others learned from it, has to be asked.
+/// Whether the registry, or what others learned from it, has to be asked. `unlearned`: a refresh that failed asked for it,
+/// and it has not been answered since.
 fn ask(
     ctx: &Context,
     image: &WantedImage,
     resolved: &BTreeMap<String, Resolved>,
     made_at: Timestamp,
-    failed: Option<Timestamp>,
+    unlearned: impl Fn(&WantedImage) -> bool,
 ) -> Option<Ask> {
     let reference = image.reference.normalized();
     let Some(digest) = resolved.get(reference).and_then(|r| r.digest.as_deref()) else {
         return Some(Ask::Anew);
     };
-    if failed.is_some_and(|since| !ctx.resolver.answered(reference, since)) {
+    if unlearned(image) {
         return Some(Ask::On);
     }
     let doubted = ctx.resolver.differs(reference, digest, made_at) || ctx.resolver.in_doubt(reference);

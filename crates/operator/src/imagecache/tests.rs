@@ -4,9 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use larder_api::image_cache::{ImageEntry, PullSecret, Removal};
 use larder_api::image_cache_status::{RefreshResult, RefreshStatus};
 use larder_api::names::{Reason, condition};
+use larder_core::image_ref::ImageRef;
+use larder_registry::Credential;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::resolver::{Outcome, Request};
 use crate::testing::{Asked, Lists, Log, cache, context_asking, context_with, node, object, refuse};
 
 const STATUS: &str = "PATCH /apis/larder.dev/v1alpha1/namespaces/team/imagecaches/web/status";
@@ -114,17 +117,21 @@ async fn one_bad_reference_is_named_and_the_rest_goes_on() {
     );
 }
 
-#[tokio::test]
-async fn a_missing_secret_is_named_and_looked_for_again() {
-    let mut private = cache();
-    private.spec.images = vec![ImageEntry {
+/// The same with a private image and a pull secret.
+fn private(mut cache: ImageCache) -> ImageCache {
+    cache.spec.images = vec![ImageEntry {
         image: "example.com/private:1".into(),
         priority: 0,
     }];
-    private.spec.pull_secrets = vec![PullSecret {
+    cache.spec.pull_secrets = vec![PullSecret {
         name: "regcred".into(),
     }];
-    let (ctx, _) = world(private, |_| None);
+    cache
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_and_looked_for_again() {
+    let (ctx, _) = world(private(cache()), |_| None);
     let wake = run(&ctx).await.unwrap().unwrap();
     assert!(wake <= Duration::from_secs(30));
     let failure = now(&ctx).status.unwrap().failures.remove(0);
@@ -139,25 +146,20 @@ async fn a_missing_secret_is_named_and_looked_for_again() {
     );
 }
 
+/// The pull secret, where it is asked for.
+fn regcred(asked: &Asked) -> Option<(u16, Value)> {
+    // {"auths":{"example.com":{"username":"u","password":"p"}}}
+    let data = "eyJhdXRocyI6eyJleGFtcGxlLmNvbSI6eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifX19";
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "regcred"},
+        "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": data},
+    });
+    (asked.what == "GET /api/v1/namespaces/team/secrets/regcred").then_some((200, secret))
+}
+
 #[tokio::test]
 async fn a_secret_of_the_namespace_opens_a_private_registry() {
-    let mut private = cache();
-    private.spec.images = vec![ImageEntry {
-        image: "example.com/private:1".into(),
-        priority: 0,
-    }];
-    private.spec.pull_secrets = vec![PullSecret {
-        name: "regcred".into(),
-    }];
-    let (ctx, log) = world(private, |asked| {
-        // {"auths":{"example.com":{"username":"u","password":"p"}}}
-        let data = "eyJhdXRocyI6eyJleGFtcGxlLmNvbSI6eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifX19";
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "regcred"},
-            "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": data},
-        });
-        (asked.what == "GET /api/v1/namespaces/team/secrets/regcred").then_some((200, secret))
-    });
+    let (ctx, log) = world(private(cache()), regcred);
     run(&ctx).await.unwrap();
     let revision = log.body(REVISIONS);
     assert!(revision["spec"]["images"][0]["digest"].is_string());
@@ -404,6 +406,43 @@ async fn what_a_failed_refresh_could_not_learn_is_said_and_asked_for_until_it_is
     run(&ctx).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(log.body(EVENTS)["reason"], "TagMoved");
+}
+
+/// The secret of another cache opens the private image.
+async fn another_learns(ctx: &Context) {
+    let mut keyring = larder_registry::Keyring::default();
+    let (username, password) = ("other".into(), "p".into());
+    keyring.add("example.com", Credential::Basic { username, password });
+    let request = Request {
+        cache: ("team".into(), "other".into()),
+        images: vec![ImageRef::parse("example.com/private:1").unwrap()],
+        keyring: &keyring,
+        not_before: Some(Timestamp::now()),
+        platforms: &[],
+    };
+    let outcomes = ctx
+        .resolver
+        .resolve_within(&request, Duration::from_secs(10))
+        .await;
+    let outcome = &outcomes["example.com/private:1"];
+    assert!(matches!(outcome, Outcome::Known(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_refused_secret_is_told_though_that_of_another_cache_opens_the_same_image() {
+    let (ctx, _) = world(private(nowhere()), regcred);
+    run(&ctx).await.unwrap();
+    assert_eq!(condition_of(&now(&ctx), condition::RESOLVED).status, "True");
+    // The secret is gone, and a refresh is asked for.
+    let (ctx, _, _) = restarted(&ctx);
+    run(&ctx).await.unwrap();
+    for when in ["at the refresh", "after the other's answer", "after the next"] {
+        let resolved = condition_of(&now(&ctx), condition::RESOLVED);
+        let verdict = (resolved.status.as_str(), resolved.reason.as_str());
+        assert_eq!(verdict, ("False", "CredentialsMissing"), "{when}: {resolved:?}");
+        another_learns(&ctx).await;
+        run(&ctx).await.unwrap();
+    }
 }
 
 #[tokio::test]

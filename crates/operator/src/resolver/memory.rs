@@ -157,10 +157,14 @@ impl Memory {
         not_before.is_none_or(|n| failed.at >= n).then_some(failed)
     }
 
-    /// Whether a registry told, at this moment or later, what the reference means.
-    pub(super) fn answered(&self, reference: &str, since: Timestamp) -> bool {
-        let heads = self.known.get(reference);
-        heads.is_some_and(|by| by.values().any(|head| head.at >= since))
+    /// Whether a registry told those with these credentials, at this moment or later, what the reference means. What it
+    /// told to others does not say that it would tell these.
+    pub(super) fn answered(&self, reference: &str, fingerprint: &str, since: Timestamp) -> bool {
+        let Some(heads) = self.known.get(reference) else {
+            return false;
+        };
+        let mut theirs = [PUBLIC, fingerprint].into_iter().filter_map(|f| heads.get(f));
+        theirs.any(|head| head.at >= since)
     }
 
     /// Platforms that have not been asked for of this digest.

@@ -157,9 +157,11 @@ impl Resolver {
         self.inner.state().memory.in_doubt(reference)
     }
 
-    /// Whether a registry told, at this moment or later, what the reference means.
-    pub fn answered(&self, reference: &str, since: Timestamp) -> bool {
-        self.inner.state().memory.answered(reference, since)
+    /// Whether a registry told whoever has these secrets, at this moment or later, what the reference means.
+    pub fn answered(&self, image: &ImageRef, keyring: &Keyring, since: Timestamp) -> bool {
+        let fingerprint = keyring.credentials(image).fingerprint();
+        let state = self.inner.state();
+        state.memory.answered(image.normalized(), &fingerprint, since)
     }
 
     /// References that came to mean something new since this was last called.

@@ -45,6 +45,17 @@ fn public_results_serve_all_and_private_ones_only_who_showed_the_same_credential
 }
 
 #[test]
+fn an_answer_to_others_is_none_unless_it_is_public() {
+    let mut m = Memory::default();
+    m.learn("a", "x", "sha256:1", true, at(10));
+    let answered = |m: &Memory, fingerprint| m.answered("a", fingerprint, at(10));
+    assert!(answered(&m, "x") && !answered(&m, "y") && !answered(&m, ""));
+    assert!(!m.answered("a", "x", at(11)));
+    m.learn("a", "x", "sha256:1", false, at(20));
+    assert!(answered(&m, "y") && answered(&m, ""));
+}
+
+#[test]
 fn a_refresh_asks_for_newer_results_but_never_for_the_future() {
     let mut m = Memory::default();
     m.learn("a", "", "sha256:1", false, at(10));
