@@ -152,7 +152,7 @@ pub async fn keep(client: Client, settings: Settings, listener: TcpListener) -> 
         Arc::clone(&object),
         Arc::clone(&health),
     );
-    let mut keeper = Keeper::new(client, settings, object, metrics, attempts);
+    let mut keeper = Keeper::new(client, settings, object, health, metrics, attempts);
     tokio::select! {
         served = serving => served.context("cannot serve HTTP"),
         () = watching => Ok(()),

@@ -234,7 +234,8 @@ pub struct DiskOnNode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PullerStatus {
-    /// Generation of the spec that this is about; while an agent removes, of the one that asked for the removal.
+    /// Generation of the spec that this is about; while an agent removes, of the one that asked for the removal. It may
+    /// lag behind where a newer spec changed nothing here and no pod waits for it.
     #[serde(default)]
     pub observed_generation: i64,
     /// UID of the Node that this is about.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
+use larder_api::ImageCacheRevision;
 use larder_api::node_image_cache::{
     CacheClaim, CacheOnNode, Desired, ImageOnNode, ImageState, NodeState, PullerStatus, PullerSummary,
 };
@@ -119,7 +120,7 @@ fn remove(
 }
 
 /// Of a claim that the agent removes: that nothing is counted on any more, for which the agent waits. It is not Purged
-/// before its pods are gone, which may bring back what went.
+/// before the agent says so, who may go, nor before its pods are gone, which may bring back what went.
 fn kubelets_part(input: &PullInput<'_>, claim: &CacheClaim) -> Option<CacheOnNode> {
     let said = input.blocks.of_kubelet(&claim.uid);
     let purged = said.filter(|c| c.state == NodeState::Purged);
@@ -130,25 +131,56 @@ fn kubelets_part(input: &PullInput<'_>, claim: &CacheClaim) -> Option<CacheOnNod
     let mut next = leaving(claim, said, input.now);
     // Counts are the agent's.
     (next.removed, next.in_use, next.foreign, next.shared) = (0, 0, 0, 0);
-    if !pulling {
+    let agent = input.blocks.of_agent(&claim.uid);
+    if !pulling && agent.is_some_and(|a| a.state == NodeState::Purged && a.revision == claim.revision) {
         next.state = NodeState::Purged;
     }
     Some(next)
 }
 
-/// An agent that is to remove images waits until no entry counts on revisions that are not claimed: see
-/// `agent::counted`. Going back to one of them is then a matter of a pull that finds everything there, or does not.
+/// An agent that is to remove images waits until no entry counts on an older revision that has them: see `agent::counted`.
+/// Going back to one is then a matter of a pull that finds everything there, or does not.
 fn forget_older(input: &PullInput<'_>, caches: &mut [CacheOnNode]) {
     let claims = || input.claims.iter().map(|c| c.claim);
-    let removes = |c: &CacheClaim| c.desired == Desired::Absent || !c.remove_revisions.is_empty();
-    if !claims().any(|c| removes(c) && input.blocks.agent_removes(c)) {
+    let by_agent = claims().filter(|c| input.blocks.agent_removes(c));
+    let going: BTreeSet<&str> = by_agent
+        .flat_map(|claim| {
+            let names = going(input, claim).into_iter();
+            names.filter_map(|name| input.revisions.get(&(claim.namespace.as_str(), name)))
+        })
+        .flat_map(|r| &r.spec.spec.images)
+        .map(|i| i.image.as_str())
+        .collect();
+    if going.is_empty() {
         return;
     }
     for entry in caches {
         let claimed = claims().find(|c| c.uid == entry.uid && c.desired == Desired::Present);
-        entry
-            .held
-            .retain(|name| claimed.is_some_and(|c| c.revision == *name));
+        let CacheOnNode { namespace, held, .. } = entry;
+        held.retain(|name| {
+            let revision = input.revisions.get(&(namespace.as_str(), name.as_str()));
+            let loses = |r: &&ImageCacheRevision| {
+                let mut images = r.spec.spec.images.iter();
+                images.any(|i| going.contains(i.image.as_str()))
+            };
+            claimed.is_some_and(|c| c.revision == *name) || !revision.is_none_or(loses)
+        });
+    }
+}
+
+/// Revisions of the claim whose images go: older ones only once nothing is awaited of the newest, for until then a rollout
+/// counts on what the node holds.
+fn going<'a>(input: &PullInput<'_>, claim: &'a CacheClaim) -> Vec<&'a str> {
+    let older = claim.remove_revisions.iter().map(String::as_str);
+    match claim.desired {
+        Desired::Absent => older.chain([claim.revision.as_str()]).collect(),
+        Desired::Present => {
+            let said = input.blocks.view(claim, input.revisions).on_node;
+            let settled = said.is_some_and(|s| {
+                s.revision == claim.revision && matches!(s.state, NodeState::Ready | NodeState::Failed)
+            });
+            older.filter(|_| settled).collect()
+        }
     }
 }
 
@@ -248,21 +280,20 @@ fn forgets(previous: &PullerStatus, next: &PullerStatus) -> bool {
 /// What is reported at once: everything but images that wait or are being pulled, and counts.
 pub(crate) fn milestones(status: &PullerStatus) -> (BTreeSet<String>, BTreeSet<String>) {
     let caches = status.caches.iter().filter_map(|c| {
-        // An entry that says no more than "begun" is no news.
-        let begun = matches!(
-            c.state,
-            NodeState::Pulling | NodeState::Waiting | NodeState::Purging
-        );
+        // An entry that says no more than "begun" is no news, but that a removal has: others wait for it.
+        let removal = c.state == NodeState::Purging;
+        let begun = removal || matches!(c.state, NodeState::Pulling | NodeState::Waiting);
         let quiet = begun && c.reason.is_none() && c.removal_error.is_empty();
         let state = if quiet {
             None
         } else {
             Some((c.state, c.reason, &c.message, &c.checked_at))
         };
-        let say = state.is_some() || !c.held.is_empty() || !c.removed_revisions.is_empty();
+        let say = removal || state.is_some() || !c.held.is_empty() || !c.removed_revisions.is_empty();
         say.then(|| {
             let parts = (
                 &c.uid,
+                removal,
                 state,
                 &c.held,
                 &c.removed_revisions,

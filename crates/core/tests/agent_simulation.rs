@@ -355,6 +355,13 @@ fn a_removal_that_cannot_be_carried_out_says_why_and_is_repeated() {
 fn a_removal_that_is_called_off_midway_leaves_the_cache_whole() {
     let mut world = filled(&["a:1", "b:1", "c:1"]);
     world.claimed("web").desired = Desired::Absent;
+    // Told before it begins: what is written is believed should the agent not speak again.
+    let decision = world.step();
+    assert!(world.removing.is_none() && decision.awaits_write);
+    assert_eq!(
+        (decision.write, world.state("web")),
+        (Write::Now, NodeState::Purging)
+    );
     world.step();
     assert!(world.removing.is_some());
     let now = Time(world.now);
@@ -380,6 +387,7 @@ fn a_newer_spec_is_not_acknowledged_while_a_removal_by_an_older_one_is_at_work()
     let observed = |world: &World| world.status.as_ref().unwrap().puller.observed_generation;
     assert_eq!(observed(&world), world.generation);
     world.claimed("web").desired = Desired::Absent;
+    world.step();
     world.step();
     let order = world.removing.clone().unwrap();
     assert_eq!((order.entries.len(), order.generation), (2, world.generation));
@@ -443,10 +451,10 @@ fn old_revisions_go_once_the_new_one_has_come() {
     let mut world = filled(&["a:1", "b:1"]);
     world.revision("r2", vec![image("a:1", "a2", 50 * MIB), image("b:1", "b:1", MIB)]);
     let claim = world.claimed("web");
-    claim.revision = "r2".into();
+    (claim.revision, claim.remove_revisions) = ("r2".into(), vec!["r1".into()]);
     world.step();
+    // A rollout counts on the revision before until the next one has come.
     assert_eq!(world.entry("web").held, ["r1"]);
-    world.claimed("web").remove_revisions = vec!["r1".into()];
     world.run(2);
     assert!(world.held("a:1").is_some());
     // Pods of the old revision are still there when the new one is.

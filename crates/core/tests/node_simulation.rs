@@ -1096,6 +1096,52 @@ fn what_a_pod_showed_before_a_removal_is_not_believed_after_it() {
 }
 
 #[test]
+fn a_purge_is_not_over_because_the_agent_that_was_to_remove_has_gone() {
+    let mut node = Node::new();
+    node.revision("r", &images("private.io", 2));
+    node.claim("c", "r", Removal::Purge);
+    node.claims[0].puller = Puller::Auto;
+    node.agent = Agent::Alive;
+    node.run(20);
+    assert_eq!(node.store.len(), 2);
+    node.agent = Agent::Waiting {
+        until: Timestamp::MAX,
+    };
+    node.claims[0].desired = Desired::Absent;
+    node.claims[0].assigned_at = Time(node.now);
+    node.run(20);
+    assert_eq!((node.state("c").0, node.store.len()), (NodeState::Purging, 2));
+    node.agent = Agent::Absent;
+    node.run(60);
+    assert_eq!((node.state("c").0, node.store.len()), (NodeState::Purged, 0));
+}
+
+#[test]
+fn that_a_removal_begins_or_is_called_off_is_told_at_once() {
+    let mut node = Node::new();
+    node.revision("r", &images("private.io", 2));
+    node.claim("c", "r", Removal::Purge);
+    node.claims[0].puller = Puller::Auto;
+    node.agent = Agent::Alive;
+    node.agent();
+    node.apply(false);
+    for (desired, state) in [
+        (Desired::Absent, NodeState::Purging),
+        (Desired::Present, NodeState::Pulling),
+    ] {
+        node.now += SignedDuration::from_secs(1);
+        node.claims[0].desired = desired;
+        node.claims[0].assigned_at = Time(node.now);
+        let decision = node.apply(false);
+        assert_eq!((decision.write, node.state("c").0), (Write::Now, state));
+    }
+    node.now += SignedDuration::from_secs(1);
+    // What was begun after that is not from before the removal.
+    assert!(node.apply(false).delete.is_empty());
+    assert_eq!(node.jobs.len(), 1);
+}
+
+#[test]
 fn beside_an_agent_that_removes_no_older_revision_is_held() {
     let mut node = Node::new();
     let all = images("private.io", 2);
@@ -1115,12 +1161,23 @@ fn beside_an_agent_that_removes_no_older_revision_is_held() {
     node.run(20);
     let held = |node: &Node, cache: usize| node.status.as_ref().unwrap().caches[cache].held.clone();
     assert_eq!(held(&node, 0), ["one", "both"]);
+    // Of a revision that is still awaited the one before is what a rollout counts on.
+    node.revision("other", &images("private.example", 1));
+    node.claims[0].revision = "other".into();
     node.claims[0].remove_revisions = vec!["both".into()];
     node.apply(false);
+    assert_eq!(
+        (held(&node, 0), held(&node, 1)),
+        (
+            vec!["one".into(), "both".into()],
+            vec!["one".into(), "both".into()]
+        )
+    );
+    node.run(20);
     // Not even by a cache that removes nothing: what goes may be what it counts on.
     assert_eq!(
         (held(&node, 0), held(&node, 1)),
-        (vec!["one".into()], vec!["one".into()])
+        (vec!["other".into()], vec!["one".into()])
     );
 }
 

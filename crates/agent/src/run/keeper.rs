@@ -22,8 +22,9 @@ use super::object::{Object, Own};
 use super::plugins::Plugins;
 use super::pulls::{Ended, Pulls};
 use super::removals::{Removal, Removals};
-use super::report::Reporter;
+use super::report::{Reporter, Written};
 use super::revisions::Known;
+use super::watch::Health;
 use super::{Settings, act};
 use crate::Attempt;
 
@@ -42,6 +43,7 @@ pub(super) struct Keeper {
     client: Client,
     settings: Settings,
     object: Arc<Object>,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
     attempts: Arc<Attempts>,
     changed: Arc<Notify>,
@@ -61,6 +63,7 @@ impl Keeper {
         client: Client,
         settings: Settings,
         object: Arc<Object>,
+        health: Arc<Health>,
         metrics: Arc<Metrics>,
         attempts: Arc<Attempts>,
     ) -> Self {
@@ -77,6 +80,7 @@ impl Keeper {
             client,
             settings,
             object,
+            health,
             metrics,
             attempts,
             changed,
@@ -195,7 +199,7 @@ impl Keeper {
         decision
     }
 
-    /// Writes the status if it is worth it; when to try (again), if later.
+    /// Writes the status if it is worth it; when to decide again because of it.
     async fn report(
         &mut self,
         object: &NodeImageCache,
@@ -205,7 +209,11 @@ impl Keeper {
         match decision.write {
             Write::No => None,
             Write::At(at) if at > now => Some(from_now(now, at)),
-            Write::At(_) | Write::Now => self.reporter.write(object, &decision.status, now).await,
+            Write::At(_) | Write::Now => match self.reporter.write(object, &decision.status, now).await {
+                Written::Not(again_at) => Some(again_at),
+                Written::Yes if decision.awaits_write => Some(Instant::now()),
+                Written::Yes | Written::Gone => None,
+            },
         }
     }
 
@@ -252,7 +260,11 @@ impl Keeper {
                         Err(error) => warn!(%error, id, pin, "cannot change a pin"),
                     }
                 }
-                Action::Remove(order) => self.removals.begin(Arc::clone(&runtime), order),
+                // Who is cut off from the API server does not know what is wanted by now.
+                Action::Remove(order) if self.health.ready() => {
+                    self.removals.begin(Arc::clone(&runtime), order);
+                }
+                Action::Remove(order) => debug!(cache = order.cache_uid, "a removal waits for the watch"),
             }
         }
     }

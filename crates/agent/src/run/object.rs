@@ -83,6 +83,7 @@ fn trim(object: &mut NodeImageCache) {
         kubelet.images.clear();
         for cache in &mut kubelet.caches {
             *cache = CacheOnNode {
+                namespace: std::mem::take(&mut cache.namespace),
                 uid: std::mem::take(&mut cache.uid),
                 state: cache.state,
                 revision: std::mem::take(&mut cache.revision),

@@ -51,15 +51,15 @@ impl Reporter {
         self.written_at
     }
 
-    /// Writes, unless a write failed just now; when to try again, if that is to be.
+    /// Writes, unless a write failed just now.
     pub(super) async fn write(
         &mut self,
         object: &NodeImageCache,
         status: &AgentStatus,
         now: Timestamp,
-    ) -> Option<Instant> {
+    ) -> Written {
         if let Some(again_at) = self.again_at.filter(|at| *at > Instant::now()) {
-            return Some(again_at);
+            return Written::Not(again_at);
         }
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let apply = apply(&self.client, &self.node, uid, status);
@@ -73,11 +73,13 @@ impl Reporter {
             Ok(written) => {
                 (self.failures, self.again_at) = (0, None);
                 self.written_at = Some(now);
-                // Where it is gone or another the watch will tell.
-                if let Some(object) = written {
-                    self.object.wrote(object);
+                match written {
+                    Some(object) => {
+                        self.object.wrote(object);
+                        Written::Yes
+                    }
+                    None => Written::Gone,
                 }
-                None
             }
             Err(error) => {
                 warn!(error, failures = self.failures, "cannot write the status");
@@ -85,11 +87,23 @@ impl Reporter {
                     .saturating_mul(1 << self.failures.min(10))
                     .min(MAX_DELAY);
                 self.failures += 1;
-                self.again_at = Some(Instant::now() + delay);
-                self.again_at
+                let again_at = Instant::now() + delay;
+                self.again_at = Some(again_at);
+                Written::Not(again_at)
             }
         }
     }
+}
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is written.
+    Yes,
+    /// The object is gone or another by now, as the watch will tell.
+    Gone,
+    /// Not, and when to try again.
+    Not(Instant),
 }
 
 /// Applies `status.agent` whole, and answers with the object; none if it is gone, or another one by now. There is one

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::{Api, Client};
+use larder_api::node_image_cache::Desired;
 use larder_api::{ImageCacheRevision, NodeImageCache};
 use larder_core::plan::Revisions;
 use tokio::time::Instant;
@@ -115,17 +116,34 @@ impl Known {
     }
 }
 
-/// Revisions that claims name, and those that the status calls held: they are looked at as well.
+/// Revisions that claims name, and those that the status calls held: they are looked at as well. While something is to be
+/// removed, also what the operator counts on: nothing goes that is in one of those.
 fn named(object: &NodeImageCache) -> BTreeSet<Key> {
     let key = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
     let claimed = object.spec.caches.iter().flat_map(|claim| {
         let names = std::iter::once(&claim.revision).chain(&claim.remove_revisions);
         names.map(|name| key(&claim.namespace, name))
     });
-    let agent = object.status.as_ref().and_then(|status| status.agent.as_ref());
+    let status = object.status.as_ref();
+    let agent = status.and_then(|status| status.agent.as_ref());
     let held = agent
         .iter()
         .flat_map(|agent| &agent.puller.caches)
         .flat_map(|cache| cache.held.iter().map(|name| key(&cache.namespace, name)));
-    claimed.chain(held).filter(|(_, name)| !name.is_empty()).collect()
+    let mut claims = object.spec.caches.iter();
+    let removes = claims.any(|c| c.desired == Desired::Absent || !c.remove_revisions.is_empty());
+    let kubelet = status.and_then(|status| status.kubelet.as_ref());
+    let counted = kubelet
+        .filter(|_| removes)
+        .into_iter()
+        .flat_map(|kubelet| &kubelet.caches)
+        .flat_map(|cache| {
+            let names = cache.held.iter().chain([&cache.revision]);
+            names.map(|name| key(&cache.namespace, name))
+        });
+    claimed
+        .chain(held)
+        .chain(counted)
+        .filter(|(_, name)| !name.is_empty())
+        .collect()
 }

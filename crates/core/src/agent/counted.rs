@@ -1,39 +1,71 @@
 //! What the kubelet's part of the status still counts on: the operator believes it without looking at the node, so nothing
 //! goes that it names, lest it be believed again should the removal be called off.
 
+use std::collections::BTreeSet;
+
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 
+use super::left;
 use super::types::AgentInput;
 use crate::choose::kubelet_takes_part;
 
 /// Whether a removal for the claim may begin as far as the kubelet's part is concerned.
 ///
-/// The operator answers to a claim that removes: every entry then names only revisions that are claimed, and the claim's
-/// own says that it is being purged or, where only older revisions go, that nothing is awaited of the newest.
+/// The operator answers to a claim that removes: the claim's own entry then says that it is being purged or, where only
+/// older revisions go, that nothing is awaited of the newest, and no entry names an older revision that loses images.
 pub(super) fn kubelet_agrees(input: &AgentInput<'_>, claim: &CacheClaim) -> bool {
-    let entries = || input.kubelet.iter().flat_map(|k| &k.caches);
-    if entries().any(|entry| counts_on_older(input, entry)) {
-        return false;
-    }
-    let Some(entry) = entries().find(|c| c.uid == claim.uid) else {
-        return !kubelet_takes_part(claim, input.revisions);
+    let own = match claim.desired {
+        Desired::Present => has_settled(input, claim),
+        Desired::Absent => {
+            let entry = entries(input).find(|c| c.uid == claim.uid);
+            entry.map_or_else(|| !kubelet_takes_part(claim, input.revisions), is_leaving)
+        }
     };
-    match claim.desired {
-        Desired::Absent => is_leaving(entry),
-        Desired::Present => matches!(entry.state, NodeState::Ready | NodeState::Failed),
-    }
+    let going: BTreeSet<&str> = left::names(claim)
+        .into_iter()
+        .filter_map(|name| input.revisions.get(&(claim.namespace.as_str(), name)))
+        .flat_map(|r| &r.spec.spec.images)
+        .map(|i| i.image.as_str())
+        .collect();
+    own && !entries(input).any(|entry| loses(input, entry, &going))
+}
+
+/// Whether nothing is awaited of the kubelet's images of the claimed revision.
+pub(super) fn has_settled(input: &AgentInput<'_>, claim: &CacheClaim) -> bool {
+    let entry = entries(input).find(|c| c.uid == claim.uid);
+    entry.map_or_else(
+        || !kubelet_takes_part(claim, input.revisions),
+        |entry| {
+            entry.revision == claim.revision && matches!(entry.state, NodeState::Ready | NodeState::Failed)
+        },
+    )
+}
+
+fn entries<'a>(input: &AgentInput<'a>) -> impl Iterator<Item = &'a CacheOnNode> + use<'a> {
+    input.kubelet.into_iter().flat_map(|k| &k.caches)
 }
 
 fn is_leaving(entry: &CacheOnNode) -> bool {
     matches!(entry.state, NodeState::Purging | NodeState::Purged)
 }
 
-/// Whether the entry counts on images of a revision that is not, or no longer, claimed.
-fn counts_on_older(input: &AgentInput<'_>, entry: &CacheOnNode) -> bool {
+/// Whether the entry counts on a revision that is not, or no longer, claimed, and has images that go; one that cannot be
+/// read may have.
+fn loses(input: &AgentInput<'_>, entry: &CacheOnNode, going: &BTreeSet<&str>) -> bool {
     let mut claims = input.spec.caches.iter();
     let claimed = claims
         .find(|c| c.uid == entry.uid && c.desired == Desired::Present)
         .map(|c| &c.revision);
     let own = (!is_leaving(entry)).then_some(&entry.revision);
-    entry.held.iter().chain(own).any(|name| Some(name) != claimed)
+    let older = entry.held.iter().chain(own).filter(|name| Some(*name) != claimed);
+    older.into_iter().any(|name| {
+        let revision = input.revisions.get(&(entry.namespace.as_str(), name.as_str()));
+        revision.is_none_or(|r| {
+            r.spec
+                .spec
+                .images
+                .iter()
+                .any(|i| going.contains(i.image.as_str()))
+        })
+    })
 }

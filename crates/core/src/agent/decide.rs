@@ -22,7 +22,7 @@ use crate::trim::trim_agent;
 /// Decides. [`super::Memory::observe`] comes first, with the same observation.
 pub fn decide(input: &AgentInput<'_>) -> Decision {
     let wanted = Wanted::of(input.os, input.architecture, input.spec, input.revisions);
-    let (actions, status, wake_at) = match input.observed {
+    let (actions, status, wake_at, awaits_write) = match input.observed {
         Ok(observed) => seeing(input, &wanted, observed),
         Err(words) => blind(input, &wanted, words),
     };
@@ -36,6 +36,7 @@ pub fn decide(input: &AgentInput<'_>) -> Decision {
         actions,
         status,
         write,
+        awaits_write,
         wake_at,
     }
 }
@@ -47,7 +48,7 @@ fn observed_generation(input: &AgentInput<'_>) -> i64 {
     removing.fold(input.generation, i64::min)
 }
 
-type Steps = (Vec<Action>, AgentStatus, Option<Timestamp>);
+type Steps = (Vec<Action>, AgentStatus, Option<Timestamp>, bool);
 
 fn seeing(input: &AgentInput<'_>, wanted: &Wanted<'_>, observed: &Observed) -> Steps {
     let scope = Scope {
@@ -97,7 +98,7 @@ fn seeing(input: &AgentInput<'_>, wanted: &Wanted<'_>, observed: &Observed) -> S
     actions.extend(removals.order.map(Action::Remove));
     actions.extend(pulls.pull);
     let wake_at = [pulls.wake_at, removals.wake_at].into_iter().flatten().min();
-    (actions, status, wake_at)
+    (actions, status, wake_at, removals.awaits_write)
 }
 
 /// The runtime does not answer: what is known stays as it was, and nothing is done.
@@ -125,7 +126,7 @@ fn blind(input: &AgentInput<'_>, wanted: &Wanted<'_>, words: &str) -> Steps {
     let ready = conditions::runtime_ready(&status.conditions, input.generation, input.now, Err(words));
     status.conditions.retain(|c| c.type_ != ready.type_);
     status.conditions.insert(0, ready);
-    (Vec::new(), status, None)
+    (Vec::new(), status, None, false)
 }
 
 /// A claim of which nothing has been said yet.

@@ -25,6 +25,8 @@ pub(super) const WORK_OF_STATUS: &str = "";
 #[derive(Default)]
 pub(super) struct Removals {
     pub(super) order: Option<RemoveOrder>,
+    /// One is due, and begins once the status of this decision has been written.
+    pub(super) awaits_write: bool,
     pub(super) wake_at: Option<Timestamp>,
 }
 
@@ -252,6 +254,10 @@ fn order(
     if removals.order.is_some() || !input.removing.is_empty() || pulling {
         return;
     }
+    if !is_told(input, claim) {
+        removals.awaits_write = true;
+        return;
+    }
     removals.order = Some(RemoveOrder {
         cache_uid: claim.uid.clone(),
         generation: input.generation,
@@ -259,6 +265,15 @@ fn order(
         keep: claims.sharing(&entries),
         entries,
     });
+}
+
+/// Whether the status as last written says already that the images are not to be counted on: it is believed, by those who
+/// call the removal off, for as long as this agent does not speak again.
+fn is_told(input: &AgentInput<'_>, claim: &CacheClaim) -> bool {
+    previous(input.previous, &claim.uid).is_none_or(|said| match claim.desired {
+        Desired::Absent => matches!(said.state, NodeState::Purging | NodeState::Purged),
+        Desired::Present => !said.held.iter().any(|r| claim.remove_revisions.contains(r)),
+    })
 }
 
 /// Notes what removals left, so that what comes back is told from what had to stay.

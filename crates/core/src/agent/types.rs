@@ -249,6 +249,8 @@ pub struct Decision {
     pub status: AgentStatus,
     /// Whether and when to write it.
     pub write: Write,
+    /// A removal is due that begins once `status` has been written: to be decided again then.
+    pub awaits_write: bool,
     /// When time alone changes the decision.
     pub wake_at: Option<Timestamp>,
 }

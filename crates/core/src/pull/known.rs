@@ -26,7 +26,9 @@ pub(super) fn known(
     not_ready: &[&ImageOnNode],
     revisions: &Revisions<'_>,
 ) -> BTreeSet<ImageKey> {
-    let Some(previous) = previous.filter(|p| p.uid == claim.uid) else {
+    // While something is removed nothing that was there before proves anything.
+    let leaving = |p: &CacheOnNode| matches!(p.state, NodeState::Purging | NodeState::Purged);
+    let Some(previous) = previous.filter(|p| p.uid == claim.uid && !leaving(p)) else {
         return BTreeSet::new();
     };
     let find = |name: &str| revisions.get(&(claim.namespace.as_str(), name)).copied();

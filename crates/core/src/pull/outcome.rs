@@ -123,6 +123,10 @@ fn list(scope: &Scope<'_>, work: &Work<'_>) -> (Vec<ImageOnNode>, Counts) {
     (list, counts)
 }
 
+/// What a claim says whose pods wait for the end of a removal.
+const REMOVING: &str =
+    "waits until no removal is at work on this node, and until its agent, if it has one, says so";
+
 /// The state, with a reason and words where one thing is the matter with the whole cache.
 fn state(
     scope: &Scope<'_>,
@@ -158,6 +162,9 @@ fn state(
     }
     if scope.cache.spec.suspend {
         return (NodeState::Waiting, None, "suspended".to_owned());
+    }
+    if scope.input.removing && resting {
+        return (NodeState::Pulling, None, REMOVING.to_owned());
     }
     (NodeState::Pulling, None, String::new())
 }

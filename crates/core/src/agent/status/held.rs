@@ -2,24 +2,28 @@
 
 use larder_api::ImageCacheRevision;
 
+use crate::agent::counted::has_settled;
 use crate::agent::scope::Scope;
 use crate::agent::wanted::{Claimed, Here, digest_of};
 use crate::choose::{Who, is_for_agent};
 use crate::pull::MAX_HELD;
 
-/// Revisions held whole, the present one first: looked at each time, not remembered. One that is to be removed is none.
+/// Revisions held whole, the present one first: looked at each time, not remembered. One that is to be removed is none
+/// once nothing is awaited of the present one: until then a rollout counts on it.
 pub(super) fn held(
     scope: &Scope<'_>,
     claimed: &Claimed<'_>,
     current: &ImageCacheRevision,
-    whole: bool,
+    (whole, settled): (bool, bool),
 ) -> Vec<String> {
     let claim = claimed.claim;
+    let lets_go = settled && has_settled(scope.input, claim);
+    let goes = |name: &String| lets_go && claim.remove_revisions.contains(name);
     let older = scope
         .previous(&claim.uid)
         .into_iter()
         .flat_map(|p| &p.held)
-        .filter(|name| **name != claim.revision && !claim.remove_revisions.contains(name))
+        .filter(|name| **name != claim.revision && !goes(name))
         .filter(|name| {
             let revision = scope
                 .input

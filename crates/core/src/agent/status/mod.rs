@@ -108,7 +108,7 @@ pub(super) fn say(
         name: claim.name.clone(),
         uid: claim.uid.clone(),
         revision: claim.revision.clone(),
-        held: held(scope, claimed, revision, counts.whole()),
+        held: held(scope, claimed, revision, (counts.whole(), settled)),
         state,
         reason: None,
         message,
