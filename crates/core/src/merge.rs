@@ -115,7 +115,7 @@ impl<'a> Blocks<'a> {
         // What the kubelet pulled before the agent came stands until this one has spoken, and not one before it.
         let spoken = || {
             let agent = self.presence == Agent::Alive && self.of_agent(&claim.uid).is_some();
-            agent || !self.is_whole(claim, revisions)
+            agent || !(self.is_whole(claim, revisions) || self.has_removed(claim))
         };
         Split {
             who: claim.into(),
@@ -128,12 +128,9 @@ impl<'a> Blocks<'a> {
         let split = self.split(claim, revisions);
         // An agent that is gone is believed until the kubelet has taken over.
         let inherits = || {
-            let taken_over = self
-                .of_kubelet(&claim.uid)
-                .is_some_and(|k| matches!(k.state, NodeState::Purging | NodeState::Purged));
             let spoke = self.of_agent(&claim.uid).and_then(last_word);
             claim.puller != Puller::Job
-                && !taken_over
+                && !self.has_removed(claim)
                 && !self.is_whole(claim, revisions)
                 && spoke.is_some_and(|at| saturating(at, LEEWAY) >= claim.claimed_at.0)
         };
@@ -141,6 +138,12 @@ impl<'a> Blocks<'a> {
             by_agent: split.by_agent || (self.presence == Agent::Absent && inherits()),
             ..split
         }
+    }
+
+    /// Whether the kubelet's block tells of a removal: what an agent said before it is no longer so.
+    fn has_removed(&self, claim: &CacheClaim) -> bool {
+        let said = self.of_kubelet(&claim.uid);
+        said.is_some_and(|k| matches!(k.state, NodeState::Purging | NodeState::Purged))
     }
 
     /// Whether the kubelet's block speaks of images that would be the agent's, if there were one.

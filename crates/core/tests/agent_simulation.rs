@@ -412,6 +412,20 @@ fn a_newer_spec_is_not_acknowledged_while_a_removal_by_an_older_one_is_at_work()
 }
 
 #[test]
+fn a_removal_that_another_object_asked_for_is_older_than_any_spec_of_this_one() {
+    let mut world = filled(&["a:1"]);
+    world.generation = 50;
+    world.claimed("web").desired = Desired::Absent;
+    world.run(1);
+    world.step();
+    assert!(world.removing.is_some());
+    (world.generation, world.status) = (1, None);
+    assert_eq!(world.step().status.puller.observed_generation, 0);
+    world.settle();
+    assert_eq!(world.status.unwrap().puller.observed_generation, 1);
+}
+
+#[test]
 fn a_newer_spec_that_changes_nothing_is_acknowledged_only_where_pods_pull() {
     let mut world = filled(&["a:1"]);
     let writes = world.writes;

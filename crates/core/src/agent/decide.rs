@@ -44,7 +44,11 @@ pub fn decide(input: &AgentInput<'_>) -> Decision {
 /// The spec that the node answers to: while a removal is at work, the one by which it was decided. The operator lets no
 /// pod pull for a newer spec before it is named here, lest the removal take what the pod brings.
 fn observed_generation(input: &AgentInput<'_>) -> i64 {
-    let removing = input.removing.iter().map(|r| r.generation);
+    let removing = input.removing.iter().map(|r| match r.generation {
+        // Of an object that was there before this one, whose generations count anew.
+        other if other > input.generation => 0,
+        same => same,
+    });
     removing.fold(input.generation, i64::min)
 }
 

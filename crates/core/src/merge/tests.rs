@@ -279,6 +279,12 @@ fn without_an_agent_what_only_an_agent_may_pull_waits_and_says_so() {
         Some(entry("--P", NodeState::Ready, &["r"])),
     );
     assert_eq!(whole.told(), told(NodeState::Ready, 3, 3, "", &["r"]));
+    // Jobs have removed since the agent spoke.
+    let purged = case(
+        Some(entry("AB-", NodeState::Ready, &["r"])),
+        Some(entry("---", NodeState::Purged, &[])),
+    );
+    assert_eq!(purged.view().map(|v| v.ready), Some(0));
 }
 
 #[test]
