@@ -1,0 +1,5 @@
+//! Simulated nodes: whatever happens to them, what is decided for them keeps its promises.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod joint;
+mod parts;
