@@ -43,8 +43,8 @@ impl Object {
         });
     }
 
-    /// The API server's answer to a write of the status. It changes nothing that the loop does not know, so that nobody
-    /// is woken.
+    /// The API server's answer to a write of the status. Unless somebody else wrote meanwhile, it changes nothing that the
+    /// loop does not know, so that nobody is woken.
     pub(super) fn wrote(&self, mut object: NodeImageCache) {
         trim(&mut object);
         self.0.send_if_modified(|own| {
@@ -52,9 +52,11 @@ impl Object {
             if known.metadata.uid != object.metadata.uid || version(known) >= version(&object) {
                 return false;
             }
-            let spec_changed = known.metadata.generation != object.metadata.generation;
+            let kubelet = |o: &NodeImageCache| o.status.as_ref().and_then(|s| s.kubelet.clone());
+            let news =
+                known.metadata.generation != object.metadata.generation || kubelet(known) != kubelet(&object);
             *own = Own::Present(Arc::new(object));
-            spec_changed
+            news
         });
     }
 
@@ -168,9 +170,17 @@ mod tests {
         assert_eq!(shown(&store), "a 9", "the watch is behind the write");
         store.wrote(object("a", 11, 2));
         assert!(changes.has_changed().unwrap(), "another writer's change is");
+        let mut acknowledged = object("a", 12, 2);
+        acknowledged.status = Some(NodeImageCacheStatus {
+            kubelet: Some(PullerStatus::default()),
+            ..NodeImageCacheStatus::default()
+        });
+        changes.mark_unchanged();
+        store.wrote(acknowledged);
+        assert!(changes.has_changed().unwrap(), "a removal may wait for it");
         store.seen(object("b", 3, 1));
         assert_eq!(shown(&store), "b 3", "a new object counts versions of its own");
-        store.wrote(object("a", 12, 2));
+        store.wrote(object("a", 13, 2));
         assert_eq!(shown(&store), "b 3");
         store.gone();
         store.wrote(object("b", 4, 1));
