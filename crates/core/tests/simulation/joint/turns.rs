@@ -12,7 +12,7 @@ use larder_core::select::Eligibility;
 use super::world::World;
 use crate::parts::agent::{Process, Went};
 use crate::parts::objects::{by_name, name_of};
-use crate::parts::pods::{PullPod, begun};
+use crate::parts::pods::{Fates, PullPod, begun};
 use crate::parts::removal::{Removal, Step};
 
 /// What goes wrong or late in one step. Zero is nothing.
@@ -91,7 +91,8 @@ impl World {
     fn kubelet(&mut self) {
         let mut over = Vec::new();
         for (name, job) in &mut self.jobs {
-            job.step(self.now, &mut self.runtime);
+            // Here the registry has everything.
+            job.step(self.now, &mut Fates::new(), &mut self.runtime);
             match &mut job.ending {
                 Some(0) => over.push(name.clone()),
                 Some(left) => *left -= 1,

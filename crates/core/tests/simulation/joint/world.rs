@@ -4,19 +4,19 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use larder_api::image_cache::{ImageEntry, Removal as RemovalMode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use larder_api::image_cache::Removal as RemovalMode;
 use larder_api::image_cache_status::PurgeStatus;
 use larder_api::names::CLEANUP_FINALIZER;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 use larder_api::revision::RevisionImage;
-use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec, NodeImageCache, NodeImageCacheSpec};
+use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache, NodeImageCacheSpec};
 use larder_core::facts::NodeFacts;
 use larder_core::merge::{Agent, AgentFacts, AgentPod, Blocks};
 use larder_core::plan::{NodeAction, Snapshot, plan};
 
 use crate::parts::agent::Process;
-use crate::parts::objects::{by_name, name_of, revision};
+use crate::parts::objects::{by_name, cache, facts, name_of, revision};
 use crate::parts::pods::PullPod;
 use crate::parts::removal::Removal;
 use crate::parts::runtime::Runtime;
@@ -71,14 +71,7 @@ impl World {
     pub fn new() -> Self {
         Self {
             now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000),
-            facts: NodeFacts {
-                name: "n".into(),
-                uid: "node".into(),
-                ready: true,
-                os: "linux".into(),
-                architecture: "amd64".into(),
-                ..NodeFacts::default()
-            },
+            facts: facts("node"),
             caches: vec![],
             newest: BTreeMap::new(),
             revisions: vec![],
@@ -110,22 +103,10 @@ impl World {
         self.newest.insert(name.into(), newest.into());
         self.objects_made += 1;
         self.retains |= removal == RemovalMode::Retain;
-        let finalizers = (removal != RemovalMode::Retain).then(|| vec![CLEANUP_FINALIZER.to_owned()]);
-        self.caches.push(ImageCache {
-            metadata: ObjectMeta {
-                uid: Some(format!("{name}-{}", self.objects_made)),
-                name: Some(name.into()),
-                namespace: Some("ns".into()),
-                finalizers,
-                ..ObjectMeta::default()
-            },
-            spec: ImageCacheSpec {
-                images: vec![ImageEntry::default()],
-                removal,
-                ..ImageCacheSpec::default()
-            },
-            status: None,
-        });
+        let mut made = cache(&format!("{name}-{}", self.objects_made), name, removal);
+        made.metadata.finalizers =
+            (removal != RemovalMode::Retain).then(|| vec![CLEANUP_FINALIZER.to_owned()]);
+        self.caches.push(made);
         self.caches.last_mut().unwrap()
     }
 

@@ -90,6 +90,14 @@ impl Process {
         });
     }
 
+    /// Removals cannot be carried out, in these words.
+    pub fn give_up(&mut self, now: Timestamp, words: &str) {
+        for Removing { order, .. } in std::mem::take(&mut self.removing) {
+            let report = Err(words.to_owned());
+            self.memory.removed(&order.cache_uid, &order.work, now, report);
+        }
+    }
+
     /// Each removal goes on by one image. Returns what went.
     pub fn remove(&mut self, now: Timestamp, runtime: &mut Runtime) -> Vec<Went> {
         let mut went = Vec::new();

@@ -1,8 +1,13 @@
 //! Objects that the simulated nodes work on.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use larder_api::ImageCacheRevision;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use larder_api::image_cache::{ImageEntry, PrivateImages, Puller, Removal};
+use larder_api::node_image_cache::{CacheClaim, Desired};
 use larder_api::revision::{ImageCacheRevisionSpec, PlatformManifest, RevisionBody, RevisionImage};
+use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec};
+use larder_core::facts::NodeFacts;
+use larder_core::image_ref::ImageRef;
 use larder_core::plan::Revisions;
 
 pub const MIB: i64 = 1 << 20;
@@ -13,6 +18,12 @@ pub fn digest(of: &str) -> String {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     });
     format!("sha256:{hash:064x}")
+}
+
+/// What a reference leads to at the registry: the digest that it names, or one of its own.
+pub fn digest_at(reference: &str) -> String {
+    let parsed = ImageRef::parse(reference).unwrap();
+    parsed.digest().map_or_else(|| digest(reference), str::to_owned)
 }
 
 /// The id of the image with this digest.
@@ -60,4 +71,53 @@ pub fn by_name(revisions: &[ImageCacheRevision]) -> Revisions<'_> {
 
 pub fn name_of(revision: &ImageCacheRevision) -> &str {
     revision.metadata.name.as_deref().unwrap()
+}
+
+/// A node that pods may run on.
+pub fn facts(uid: &str) -> NodeFacts {
+    NodeFacts {
+        name: "n".into(),
+        uid: uid.into(),
+        ready: true,
+        os: "linux".into(),
+        architecture: "amd64".into(),
+        ..NodeFacts::default()
+    }
+}
+
+pub fn cache(uid: &str, name: &str, removal: Removal) -> ImageCache {
+    ImageCache {
+        metadata: ObjectMeta {
+            uid: Some(uid.into()),
+            name: Some(name.into()),
+            namespace: Some("ns".into()),
+            ..ObjectMeta::default()
+        },
+        spec: ImageCacheSpec {
+            images: vec![ImageEntry::default()],
+            removal,
+            ..ImageCacheSpec::default()
+        },
+        status: None,
+    }
+}
+
+/// A claim of a cache whose UID is its name.
+pub fn claim(now: Timestamp, cache: &str, revision: &str) -> CacheClaim {
+    CacheClaim {
+        namespace: "ns".into(),
+        name: cache.into(),
+        uid: cache.into(),
+        revision: revision.into(),
+        desired: Desired::Present,
+        remove_revisions: vec![],
+        claimed_at: Time(now),
+        assigned_at: Time(now),
+        removal: Removal::Purge,
+        verify_after: None,
+        puller: Puller::Auto,
+        private_images: PrivateImages::Kubelet,
+        service_account: false,
+        overrides: None,
+    }
 }

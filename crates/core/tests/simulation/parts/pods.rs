@@ -4,24 +4,55 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use larder_api::names::{IMAGES_ANNOTATION, NODE_UID_ANNOTATION, REVISION_ANNOTATION, WORK_ANNOTATION};
 use larder_core::pull::{JobKey, JobView, PullJob};
 use larder_core::purge::{PurgeJob, PurgeJobView};
 
-use super::objects::digest;
+use super::objects::digest_at;
 use super::runtime::Runtime;
+
+/// How the registry behaves for an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    Fine,
+    /// Fails this many times.
+    Fails(u32),
+    /// Never answers.
+    Hangs,
+    /// Has no manifest for the node.
+    NoPlatform,
+    /// Arrives, and the kubelet calls it this.
+    Named(&'static str),
+}
+
+/// By image; of others it is [`Fate::Fine`].
+pub type Fates = BTreeMap<String, Fate>;
 
 /// A Job and its pod.
 #[derive(Clone, Debug)]
 pub struct PullPod {
     pub job: Job,
-    pub pod: Pod,
+    /// None once it is lost.
+    pub pod: Option<Pod>,
     /// Number of the spec for which it was made, over all objects of the node.
     pub spec: i64,
     /// It is being deleted, and its pod goes on for so many steps.
     pub ending: Option<u32>,
+}
+
+fn waiting(message: &str) -> ContainerState {
+    let waiting = ContainerStateWaiting {
+        reason: Some("ErrImagePull".into()),
+        message: Some(message.into()),
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..ContainerState::default()
+    }
 }
 
 impl PullPod {
@@ -75,14 +106,14 @@ impl PullPod {
                 metadata,
                 ..Job::default()
             },
-            pod,
+            pod: Some(pod),
             spec,
             ending: None,
         }
     }
 
     pub fn view(&self) -> JobView {
-        JobView::read(&self.job, &[&self.pod]).unwrap()
+        JobView::read(&self.job, &self.pod.iter().collect::<Vec<_>>()).unwrap()
     }
 
     /// Images that it is to bring.
@@ -90,22 +121,40 @@ impl PullPod {
         self.view().images
     }
 
-    /// The kubelet moves on by one image.
-    pub fn step(&mut self, now: Timestamp, runtime: &mut Runtime) {
-        let status = self.pod.status.as_mut();
-        let containers = status.and_then(|s| s.container_statuses.as_mut());
-        let next = containers.and_then(|all| all.iter_mut().find(|s| s.state.is_none()));
-        if let Some(status) = next {
-            let digest = digest(&status.image);
-            runtime.arrive(now, &status.image, &digest, true, 0, false);
-            status.image_id = format!("{}@{digest}", status.image);
-            status.state = Some(ContainerState {
-                terminated: Some(ContainerStateTerminated {
-                    finished_at: Some(Time(now)),
-                    ..ContainerStateTerminated::default()
-                }),
-                ..ContainerState::default()
-            });
+    /// The kubelet works on the first container that is not done.
+    pub fn step(&mut self, now: Timestamp, fates: &mut Fates, runtime: &mut Runtime) {
+        let status = self.pod.as_mut().and_then(|p| p.status.as_mut());
+        let Some(containers) = status.and_then(|s| s.container_statuses.as_mut()) else {
+            return;
+        };
+        for status in containers.iter_mut().filter(|s| s.state.is_none()) {
+            let fate = fates.entry(status.image.clone()).or_insert(Fate::Fine);
+            match fate {
+                Fate::Hangs => return,
+                Fate::NoPlatform => {
+                    status.state = Some(waiting("no match for platform in manifest: not found"));
+                }
+                Fate::Fails(left) if *left > 0 => {
+                    *left -= 1;
+                    status.state = Some(waiting("failed to resolve reference: not found"));
+                }
+                Fate::Fine | Fate::Fails(_) | Fate::Named(_) => {
+                    let digest = digest_at(&status.image);
+                    runtime.arrive(now, &status.image, &digest, true, 0, false);
+                    status.image_id = match fate {
+                        Fate::Named(id) => (*id).to_owned(),
+                        _ => format!("{}@{digest}", status.image),
+                    };
+                    status.state = Some(ContainerState {
+                        terminated: Some(ContainerStateTerminated {
+                            finished_at: Some(Time(now)),
+                            ..ContainerStateTerminated::default()
+                        }),
+                        ..ContainerState::default()
+                    });
+                    return;
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::runtime::Runtime;
 
 #[derive(Clone, Debug)]
 pub struct Removal {
-    entries: Vec<PurgeEntry>,
+    pub entries: Vec<PurgeEntry>,
     keep: Vec<ImageRef>,
     settled: BTreeMap<usize, EntryOutcome>,
     tried: BTreeSet<String>,

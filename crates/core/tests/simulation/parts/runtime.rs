@@ -84,6 +84,12 @@ impl Runtime {
         stored.names.insert(tag.to_owned(), digest.to_owned());
     }
 
+    /// Whether something has this digest, be it by one of its names alone.
+    pub fn has_target(&self, target: &str) -> bool {
+        let mut images = self.images.values();
+        images.any(|s| s.target == target || s.names.values().any(|t| t == target))
+    }
+
     /// Whether something has this name, which need not be normalised.
     pub fn holds(&self, reference: &str) -> bool {
         let parsed = ImageRef::parse(reference).unwrap();

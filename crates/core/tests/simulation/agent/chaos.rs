@@ -9,7 +9,8 @@ use larder_api::revision::RevisionImage;
 use larder_core::choose::is_for_agent;
 use proptest::prelude::*;
 
-use crate::world::{Fate, MIB, World, image, is_offered};
+use super::world::{Fate, World, image, is_offered};
+use crate::parts::objects::{MIB, digest};
 
 /// Something that befalls the node, with numbers to choose by.
 type Event = (u8, usize, usize);
@@ -36,18 +37,18 @@ fn pick(seed: usize, repositories: usize) -> RevisionImage {
 
 fn befall(world: &mut World, (what, a, b): Event) {
     let claims = world.spec.caches.len();
-    let ids: Vec<String> = world.store.keys().cloned().collect();
+    let ids: Vec<String> = world.runtime.images.keys().cloned().collect();
     let now = Time(world.now);
     let some = (!ids.is_empty()).then(|| ids[a % ids.len()].clone());
     match (what % 14, some) {
         (0, Some(id)) => {
-            let stored = world.store.get(&id).unwrap();
+            let stored = world.runtime.images.get(&id).unwrap();
             if !stored.used {
-                world.store.remove(&id);
+                world.runtime.images.remove(&id);
             }
         }
-        (1, Some(id)) => world.store.get_mut(&id).unwrap().complete = false,
-        (2, Some(id)) => world.store.get_mut(&id).unwrap().used ^= true,
+        (1, Some(id)) => world.runtime.images.get_mut(&id).unwrap().complete = false,
+        (2, Some(id)) => world.runtime.images.get_mut(&id).unwrap().used ^= true,
         (3, _) => world.restart(),
         (4, _) => world.bring(&format!("app{}:1", a % 6), &format!("content{}", b % 5)),
         (5, _) => {
@@ -82,7 +83,7 @@ fn befall(world: &mut World, (what, a, b): Event) {
         }
         (11, _) => world.claimed(&format!("c{}", a % claims)).verify_after = Some(now),
         (12, _) => world.overrides(&format!("c{}", a % claims)).suspend = b.is_multiple_of(2),
-        (13, _) => world.disk_total = [1 << 40, 300 * MIB as u64][a % 2],
+        (13, _) => world.runtime.disk_total = [1 << 40, 300 * MIB as u64][a % 2],
         _ => {}
     }
 }
@@ -92,11 +93,11 @@ fn heal(world: &mut World) {
     world.fates.clear();
     world.unreadable.clear();
     world.runtime_error = None;
-    world.disk_total = 1 << 40;
+    world.runtime.disk_total = 1 << 40;
     for cache in 0..world.spec.caches.len() {
         world.overrides(&format!("c{cache}")).suspend = false;
     }
-    for stored in world.store.values_mut() {
+    for stored in world.runtime.images.values_mut() {
         stored.used = false;
     }
 }
@@ -112,9 +113,9 @@ proptest! {
     ) {
         let mut world = World::new();
         if plain {
-            world.capabilities = vec![];
+            world.runtime.capabilities = vec![];
         } else {
-            world.capabilities = vec![Capability::Content, Capability::Pin];
+            world.runtime.capabilities = vec![Capability::Content, Capability::Pin];
         }
         for (i, seeds) in revisions.iter().enumerate() {
             let mut images: Vec<RevisionImage> = seeds.iter().map(|s| pick(*s, 6)).collect();
@@ -123,7 +124,7 @@ proptest! {
             world.revision(&format!("r{i}"), images);
         }
         for i in 0..6 {
-            world.tags.insert(format!("r.example/app{i}:1"), crate::world::digest("content0"));
+            world.tags.insert(format!("r.example/app{i}:1"), digest("content0"));
         }
         for (i, (revision, removal, puller)) in claims.iter().enumerate() {
             let claim = world.claim(&format!("c{i}"), &format!("r{revision}"));
@@ -162,8 +163,8 @@ proptest! {
             let undone = claim.remove_revisions.iter().any(|r| !entry.removed_revisions.contains(r));
             prop_assert!(!undone, "{:?}", entry);
         }
-        let pins = world.capabilities.contains(&Capability::Pin);
-        prop_assert!(pins || world.store.values().all(|s| !s.pinned_by_us));
+        let pins = world.runtime.capabilities.contains(&Capability::Pin);
+        prop_assert!(pins || world.runtime.images.values().all(|s| !s.pinned_by_us));
         let (writes, begun) = (world.writes, world.begun.len());
         world.run(60);
         prop_assert_eq!((world.writes, world.begun.len()), (writes, begun));
