@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{CacheOnNode, Desired, NodeState, PullerStatus};
 use larder_api::revision::RevisionImage;
+use larder_core::agent::Action;
 use larder_core::node::Write;
 
 use super::world::{World, image};
@@ -278,6 +279,21 @@ fn old_revisions_go_once_the_new_one_has_come() {
     );
     assert_eq!(entry.held, ["r2"]);
     assert!(world.held("a:1").is_none() && world.held("b:1").is_some());
+}
+
+#[test]
+fn an_older_revision_is_no_longer_called_held_before_its_images_go() {
+    let mut world = filled(&["a:1"]);
+    world.revision("r2", vec![image("b:1", "b", MIB)]);
+    world.bring("b:1", "b");
+    let claim = world.claimed("web");
+    (claim.revision, claim.remove_revisions) = ("r2".into(), vec!["r1".into()]);
+    let told = world.step();
+    assert!(told.awaits_write && told.write == Write::Now);
+    assert!(!told.actions.iter().any(|a| matches!(a, Action::Remove(_))));
+    assert_eq!(world.entry("web").held, ["r2"]);
+    let begun = world.step();
+    assert!(begun.actions.iter().any(|a| matches!(a, Action::Remove(_))));
 }
 
 #[test]

@@ -202,6 +202,24 @@ fn that_a_removal_begins_or_is_called_off_is_told_at_once() {
 }
 
 #[test]
+fn an_entry_of_a_removal_proves_nothing_whatever_else_it_says() {
+    let mut node = Node::new();
+    node.revision("r", &images("private.io", 2));
+    node.claim("c", "r", Removal::Purge);
+    node.claims[0].puller = Puller::Auto;
+    node.agent = Agent::Alive;
+    node.run(20);
+    assert_eq!(node.state("c"), (NodeState::Ready, 2, 2));
+    node.runtime.images.clear();
+    node.status.as_mut().unwrap().caches[0].state = NodeState::Purging;
+    node.run(20);
+    assert_eq!(
+        (node.state("c"), node.runtime.images.len()),
+        ((NodeState::Ready, 2, 2), 2)
+    );
+}
+
+#[test]
 fn beside_an_agent_that_removes_no_older_revision_is_held() {
     let mut node = Node::new();
     let all = images("private.io", 2);
