@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod backoff;
 pub mod choose;
+mod entry;
 pub mod exclude;
 pub mod facts;
 pub mod format;

@@ -16,10 +16,11 @@ use std::borrow::Cow;
 use jiff::SignedDuration;
 use larder_api::NodeImageCache;
 use larder_api::image_cache::Puller;
-use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, NodeState, PullerStatus};
+use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, PullerStatus};
 use larder_api::revision::{ImageCacheRevisionSpec, RevisionImage};
 
 use crate::choose::{Who, is_for_agent};
+use crate::entry::is_leaving;
 use crate::plan::{Revisions, saturating};
 
 pub use presence::{Agent, AgentFacts, AgentPod, GONE_FOR, JOINED_FOR, NOT_READY_FOR};
@@ -143,7 +144,7 @@ impl<'a> Blocks<'a> {
     /// Whether the kubelet's block tells of a removal: what an agent said before it is no longer so.
     fn has_removed(&self, claim: &CacheClaim) -> bool {
         let said = self.of_kubelet(&claim.uid);
-        said.is_some_and(|k| matches!(k.state, NodeState::Purging | NodeState::Purged))
+        said.is_some_and(is_leaving)
     }
 
     /// Whether the kubelet's block speaks of images that would be the agent's, if there were one.

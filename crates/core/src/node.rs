@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use larder_api::ImageCacheRevision;
 use larder_api::node_image_cache::{
     CacheClaim, CacheOnNode, Desired, ImageOnNode, ImageState, NodeState, PullerStatus, PullerSummary,
 };
 
 use crate::choose::kubelet_takes_part;
+use crate::entry::{has_settled, loses, references};
 use crate::plan::{earliest, saturating};
 use crate::pull::{self, JobKey, PullInput, PullJob};
 use crate::purge::{self, PurgeDecision, PurgeInput, PurgeJob, PurgeJobView, leaving};
@@ -144,12 +144,8 @@ fn forget_older(input: &PullInput<'_>, caches: &mut [CacheOnNode]) {
     let claims = || input.claims.iter().map(|c| c.claim);
     let by_agent = claims().filter(|c| input.blocks.agent_removes(c));
     let going: BTreeSet<&str> = by_agent
-        .flat_map(|claim| {
-            let names = going(input, claim).into_iter();
-            names.filter_map(|name| input.revisions.get(&(claim.namespace.as_str(), name)))
-        })
-        .flat_map(|r| &r.spec.spec.images)
-        .map(|i| i.image.as_str())
+        .filter(|claim| begins(input, claim))
+        .flat_map(|claim| references(claim, input.revisions))
         .collect();
     if going.is_empty() {
         return;
@@ -158,30 +154,17 @@ fn forget_older(input: &PullInput<'_>, caches: &mut [CacheOnNode]) {
         let claimed = claims().find(|c| c.uid == entry.uid && c.desired == Desired::Present);
         let CacheOnNode { namespace, held, .. } = entry;
         held.retain(|name| {
-            let revision = input.revisions.get(&(namespace.as_str(), name.as_str()));
-            let loses = |r: &&ImageCacheRevision| {
-                let mut images = r.spec.spec.images.iter();
-                images.any(|i| going.contains(i.image.as_str()))
-            };
-            claimed.is_some_and(|c| c.revision == *name) || !revision.is_none_or(loses)
+            let wanted = claimed.is_some_and(|c| c.revision == *name);
+            wanted || !loses(input.revisions, namespace, name, &going)
         });
     }
 }
 
-/// Revisions of the claim whose images go: older ones only once nothing is awaited of the newest, for until then a rollout
-/// counts on what the node holds.
-fn going<'a>(input: &PullInput<'_>, claim: &'a CacheClaim) -> Vec<&'a str> {
-    let older = claim.remove_revisions.iter().map(String::as_str);
-    match claim.desired {
-        Desired::Absent => older.chain([claim.revision.as_str()]).collect(),
-        Desired::Present => {
-            let said = input.blocks.view(claim, input.revisions).on_node;
-            let settled = said.is_some_and(|s| {
-                s.revision == claim.revision && matches!(s.state, NodeState::Ready | NodeState::Failed)
-            });
-            older.filter(|_| settled).collect()
-        }
-    }
+/// Whether what the claim lets go goes by now: older revisions only once nothing is awaited of the newest, for until then
+/// a rollout counts on what the node holds.
+fn begins(input: &PullInput<'_>, claim: &CacheClaim) -> bool {
+    let said = || input.blocks.view(claim, input.revisions).on_node;
+    claim.desired == Desired::Absent || said().is_some_and(|said| has_settled(&said, claim))
 }
 
 fn absent<'a>(input: &PullInput<'a>) -> impl Iterator<Item = &'a CacheClaim> {

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
+use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired};
 
-use super::left;
 use super::types::AgentInput;
 use crate::choose::kubelet_takes_part;
+use crate::entry::{self, is_leaving, loses, references};
 
 /// Whether a removal for the claim may begin as far as the kubelet's part is concerned.
 ///
@@ -21,13 +21,8 @@ pub(super) fn kubelet_agrees(input: &AgentInput<'_>, claim: &CacheClaim) -> bool
             entry.map_or_else(|| !kubelet_takes_part(claim, input.revisions), is_leaving)
         }
     };
-    let going: BTreeSet<&str> = left::names(claim)
-        .into_iter()
-        .filter_map(|name| input.revisions.get(&(claim.namespace.as_str(), name)))
-        .flat_map(|r| &r.spec.spec.images)
-        .map(|i| i.image.as_str())
-        .collect();
-    own && !entries(input).any(|entry| loses(input, entry, &going))
+    let going = references(claim, input.revisions);
+    own && !entries(input).any(|entry| counts_on(input, entry, &going))
 }
 
 /// Whether nothing is awaited of the kubelet's images of the claimed revision.
@@ -35,9 +30,7 @@ pub(super) fn has_settled(input: &AgentInput<'_>, claim: &CacheClaim) -> bool {
     let entry = entries(input).find(|c| c.uid == claim.uid);
     entry.map_or_else(
         || !kubelet_takes_part(claim, input.revisions),
-        |entry| {
-            entry.revision == claim.revision && matches!(entry.state, NodeState::Ready | NodeState::Failed)
-        },
+        |entry| entry::has_settled(entry, claim),
     )
 }
 
@@ -45,27 +38,16 @@ fn entries<'a>(input: &AgentInput<'a>) -> impl Iterator<Item = &'a CacheOnNode> 
     input.kubelet.into_iter().flat_map(|k| &k.caches)
 }
 
-fn is_leaving(entry: &CacheOnNode) -> bool {
-    matches!(entry.state, NodeState::Purging | NodeState::Purged)
-}
-
 /// Whether the entry counts on a revision that is not, or no longer, claimed, and has images that go; one that cannot be
 /// read may have.
-fn loses(input: &AgentInput<'_>, entry: &CacheOnNode, going: &BTreeSet<&str>) -> bool {
+fn counts_on(input: &AgentInput<'_>, entry: &CacheOnNode, going: &BTreeSet<&str>) -> bool {
     let mut claims = input.spec.caches.iter();
     let claimed = claims
         .find(|c| c.uid == entry.uid && c.desired == Desired::Present)
         .map(|c| &c.revision);
     let own = (!is_leaving(entry)).then_some(&entry.revision);
     let older = entry.held.iter().chain(own).filter(|name| Some(*name) != claimed);
-    older.into_iter().any(|name| {
-        let revision = input.revisions.get(&(entry.namespace.as_str(), name.as_str()));
-        revision.is_none_or(|r| {
-            r.spec
-                .spec
-                .images
-                .iter()
-                .any(|i| going.contains(i.image.as_str()))
-        })
-    })
+    older
+        .into_iter()
+        .any(|name| loses(input.revisions, &entry.namespace, name, going))
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use larder_api::node_image_cache::{CacheClaim, Desired};
+use larder_api::node_image_cache::CacheClaim;
 
 use super::presence::Store;
 use super::remove::Removals;
 use super::scope::Scope;
 use super::types::{ImageObserved, Removed};
 use super::wanted::digest_of;
+use crate::entry::going;
 use crate::plan::{earliest, saturating};
 use crate::purge::{Claims, RETRY_AFTER};
 use crate::removal::PurgeReport;
@@ -19,16 +20,9 @@ pub(super) const NOTHING: &str = "";
 /// What is there of a claim's removals: reference, image id and whether it has the tag; and whether it is kept by use.
 pub(super) type Left = BTreeMap<(String, String, bool), bool>;
 
-/// The revisions that are to go.
-pub(super) fn names(claim: &CacheClaim) -> Vec<&str> {
-    let absent = claim.desired == Desired::Absent;
-    let older = claim.remove_revisions.iter().map(String::as_str);
-    older.chain(absent.then_some(claim.revision.as_str())).collect()
-}
-
 pub(super) fn of(claims: &Claims<'_>, claim: &CacheClaim, store: &Store<'_>) -> Left {
     let mut left = Left::new();
-    for entry in &claims.entries(claim, &names(claim)) {
+    for entry in &claims.entries(claim, &going(claim)) {
         let reference = entry.reference.as_str();
         let digest = entry.digest.as_deref().or(digest_of(reference));
         let tagged = store.tagged(reference).filter(|image| {

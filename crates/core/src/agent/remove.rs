@@ -14,6 +14,7 @@ use super::left;
 use super::presence::Store;
 use super::scope::{Scope, previous};
 use super::types::{AgentInput, Memory, RemoveOrder, Removed};
+use crate::entry::{going, is_leaving};
 use crate::message::{redact, shorten};
 use crate::plan::{Revisions, earliest, saturating};
 use crate::purge::{Claims, RETRY_AFTER, failure, gone, leaving};
@@ -87,7 +88,7 @@ fn absent(
     if let Some(wait) = wait {
         return purged.unwrap_or_else(|| waiting(scope.input, claim, current.as_ref(), wait));
     }
-    let names = left::names(claim);
+    let names = going(claim);
     let entries = claims.entries(claim, &names);
     let mut next = purged.clone().unwrap_or_else(|| {
         let mut next = leaving(claim, current.as_ref(), scope.input.now);
@@ -271,7 +272,7 @@ fn order(
 /// call the removal off, for as long as this agent does not speak again.
 fn is_told(input: &AgentInput<'_>, claim: &CacheClaim) -> bool {
     previous(input.previous, &claim.uid).is_none_or(|said| match claim.desired {
-        Desired::Absent => matches!(said.state, NodeState::Purging | NodeState::Purged),
+        Desired::Absent => is_leaving(said),
         Desired::Present => !said.held.iter().any(|r| claim.remove_revisions.contains(r)),
     })
 }

@@ -8,6 +8,7 @@ use larder_api::node_image_cache::{CacheClaim, CacheOnNode, NodeState};
 use larder_api::revision::ImageCacheRevisionSpec;
 
 use super::{Agent, Blocks, NO_AGENT, Split};
+use crate::entry::is_leaving;
 use crate::plan::Revisions;
 use crate::pull::bits;
 
@@ -109,8 +110,7 @@ impl<'a> Blocks<'a> {
 
 /// The entry is about the claimed revision, and not left from a removal.
 fn is_about(claim: &CacheClaim, entry: &CacheOnNode) -> bool {
-    let removal = matches!(entry.state, NodeState::Purging | NodeState::Purged);
-    !removal && (entry.revision == claim.revision || entry.reason == Some(Reason::RevisionMissing))
+    !is_leaving(entry) && (entry.revision == claim.revision || entry.reason == Some(Reason::RevisionMissing))
 }
 
 /// What stands for the word of somebody who has not spoken yet.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, NodeState};
 
 use super::{Blocks, LEEWAY, last_word};
+use crate::entry::is_leaving;
 use crate::plan::saturating;
 
 impl<'a> Blocks<'a> {
@@ -37,10 +38,10 @@ impl<'a> Blocks<'a> {
             let done = agent
                 .filter(|a| is(a, NodeState::Purged))
                 .filter(|a| last_word(a).is_some_and(|at| saturating(at, LEEWAY) >= claim.assigned_at.0));
-            let said = kubelet.filter(|k| matches!(k.state, NodeState::Purging | NodeState::Purged));
+            let said = kubelet.filter(|k| is_leaving(k));
             return said.or(done).or(kubelet).map(Cow::Borrowed);
         }
-        let said = agent.filter(|a| matches!(a.state, NodeState::Purging | NodeState::Purged));
+        let said = agent.filter(|a| is_leaving(a));
         let Some(said) = said else {
             // The agent has not seen it yet.
             return Some(Cow::Owned(begun(claim)));

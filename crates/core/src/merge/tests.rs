@@ -6,6 +6,8 @@ use larder_api::names::Reason;
 use larder_api::node_image_cache::{AgentStatus, ImageState, NodeImageCacheStatus};
 use larder_api::revision::RevisionBody;
 
+use larder_api::node_image_cache::NodeState;
+
 use super::*;
 use crate::pull::bits;
 

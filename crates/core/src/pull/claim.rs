@@ -21,6 +21,7 @@ use super::outcome::outcome;
 use super::read::read_job;
 use crate::backoff;
 use crate::choose::is_for_agent;
+use crate::entry::is_leaving;
 use crate::facts::NodeFacts;
 use crate::merge::{Agent, Split};
 use crate::plan::saturating;
@@ -168,7 +169,7 @@ pub(super) fn decide_claim(
 /// A removal was called off, and Jobs from before it are there that nobody has deleted yet: what they show may be gone, so
 /// the entry keeps saying that a removal is at work until they are on their way.
 fn after_a_removal(said: Option<&CacheOnNode>, jobs: &[&JobView]) -> Option<ClaimDecision> {
-    let said = said.filter(|s| matches!(s.state, NodeState::Purging | NodeState::Purged))?;
+    let said = said.filter(|s| is_leaving(s))?;
     let delete: Vec<JobKey> = jobs
         .iter()
         .filter(|j| !j.deleting)

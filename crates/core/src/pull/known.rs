@@ -7,6 +7,7 @@ use larder_api::node_image_cache::{CacheClaim, CacheOnNode, ImageOnNode, NodeSta
 use larder_api::revision::{PlatformManifest, RevisionImage};
 
 use super::bits::is_missing;
+use crate::entry::is_leaving;
 use crate::facts::NodeFacts;
 use crate::plan::{CONFIRM_AFTER, Revisions, saturating};
 
@@ -27,8 +28,7 @@ pub(super) fn known(
     revisions: &Revisions<'_>,
 ) -> BTreeSet<ImageKey> {
     // While something is removed nothing that was there before proves anything.
-    let leaving = |p: &CacheOnNode| matches!(p.state, NodeState::Purging | NodeState::Purged);
-    let Some(previous) = previous.filter(|p| p.uid == claim.uid && !leaving(p)) else {
+    let Some(previous) = previous.filter(|p| p.uid == claim.uid && !is_leaving(p)) else {
         return BTreeSet::new();
     };
     let find = |name: &str| revisions.get(&(claim.namespace.as_str(), name)).copied();

@@ -10,9 +10,9 @@ mod view;
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use larder_api::ImageCacheRevision;
 use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, ImageOnNode, NodeState};
 
+use crate::entry::{has_settled, loses};
 use crate::plan::Revisions;
 use crate::pull::JobKey;
 use crate::removal::PurgeEntry;
@@ -145,15 +145,7 @@ fn forget(input: &PurgeInput<'_>, decision: &mut PurgeDecision) {
         let mut next = current.clone();
         next.held.retain(|held| {
             let wanted = claim.desired == Desired::Present && *held == claim.revision;
-            let revision = input.revisions.get(&(claim.namespace.as_str(), held.as_str()));
-            let loses = |r: &&ImageCacheRevision| {
-                r.spec
-                    .spec
-                    .images
-                    .iter()
-                    .any(|i| going.contains(i.image.as_str()))
-            };
-            wanted || !revision.is_none_or(loses)
+            wanted || !loses(input.revisions, &claim.namespace, held, &going)
         });
         if next.held != current.held {
             decision.caches.retain(|c| c.uid != claim.uid);
@@ -173,9 +165,7 @@ fn due(claims: &Claims<'_>, claim: &CacheClaim, current: Option<&CacheOnNode>) -
             names.push(&claim.revision);
         }
         Desired::Present => {
-            let settled = current.is_some_and(|c| {
-                c.revision == claim.revision && matches!(c.state, NodeState::Ready | NodeState::Failed)
-            });
+            let settled = current.is_some_and(|c| has_settled(c, claim));
             let done = |name: &&str| current.is_some_and(|c| c.removed_revisions.iter().any(|r| r == name));
             if !settled || names.iter().all(done) {
                 return None;
