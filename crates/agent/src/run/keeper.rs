@@ -193,6 +193,7 @@ impl Keeper {
             observed: observed.as_ref().map_err(String::as_str),
             pulls: &pulls,
             removing: &removing,
+            watching: self.health.ready(),
             memory,
         });
         self.metrics.decided(&decision.status);
@@ -260,11 +261,7 @@ impl Keeper {
                         Err(error) => warn!(%error, id, pin, "cannot change a pin"),
                     }
                 }
-                // Who is cut off from the API server does not know what is wanted by now.
-                Action::Remove(order) if self.health.ready() => {
-                    self.removals.begin(Arc::clone(&runtime), order);
-                }
-                Action::Remove(order) => debug!(cache = order.cache_uid, "a removal waits for the watch"),
+                Action::Remove(order) => self.removals.begin(Arc::clone(&runtime), order),
             }
         }
     }

@@ -252,7 +252,7 @@ fn order(
         .pulls
         .iter()
         .any(|p| entries.iter().any(|e| e.reference == p.order.image));
-    if removals.order.is_some() || !input.removing.is_empty() || pulling {
+    if removals.order.is_some() || !input.removing.is_empty() || pulling || !input.watching {
         return;
     }
     if !is_told(input, claim) {

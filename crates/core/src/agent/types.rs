@@ -42,6 +42,9 @@ pub struct AgentInput<'a> {
     pub pulls: &'a [RunningPull],
     /// Removals at work.
     pub removing: &'a [RemoveOrder],
+    /// Changes of the object are heard of. An agent that is cut off from the API server does not know what is wanted by
+    /// now, and begins no removal.
+    pub watching: bool,
     /// What earlier actions came to.
     pub memory: &'a Memory,
 }

@@ -3,10 +3,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use larder_api::ImageCacheRevision;
 use larder_api::image_cache::{PrivateImages, Removal};
 use larder_api::names::Reason;
-use larder_api::node_image_cache::{AgentStatus, ImageState, NodeImageCacheStatus};
+use larder_api::node_image_cache::{AgentStatus, ImageState, NodeImageCacheStatus, NodeState};
 use larder_api::revision::RevisionBody;
-
-use larder_api::node_image_cache::NodeState;
 
 use super::*;
 use crate::pull::bits;

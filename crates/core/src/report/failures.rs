@@ -26,10 +26,7 @@ struct Group<'a> {
 
 /// Groups, those that need a person first, then those on most nodes; and how many were left out.
 pub(super) fn group(input: &ReportInput<'_>, overview: &Overview<'_>) -> (Vec<Failure>, i32) {
-    let newest: HashMap<&str, &RevisionImage> = images::images(input)
-        .iter()
-        .map(|i| (i.image.as_str(), i))
-        .collect();
+    let newest = newest(input);
     let mut groups: BTreeMap<(&str, Reason), Group<'_>> = BTreeMap::new();
     for node in &overview.nodes {
         if node.state == NodeState::Unreachable {
@@ -88,10 +85,7 @@ pub(super) fn group(input: &ReportInput<'_>, overview: &Overview<'_>) -> (Vec<Fa
 
 /// Whether some image failed for a reason that needs a person, on a node that may still be busy with others.
 pub(super) fn need_a_person(input: &ReportInput<'_>, overview: &Overview<'_>) -> bool {
-    let newest: HashMap<&str, &RevisionImage> = images::images(input)
-        .iter()
-        .map(|i| (i.image.as_str(), i))
-        .collect();
+    let newest = newest(input);
     let present = |n: &&NodeReport<'_>| {
         let claimed = n.view.claim.is_some_and(|c| c.desired == Desired::Present);
         claimed && n.state != NodeState::Unreachable
@@ -147,6 +141,14 @@ pub(super) fn removal_failed<'a>(node: &NodeReport<'a>) -> Option<&'a str> {
         .as_ref()
         .map(|o| o.removal_error.as_str())
         .filter(|words| !words.is_empty())
+}
+
+/// Images of the newest revision, by reference.
+fn newest<'a>(input: &ReportInput<'a>) -> HashMap<&'a str, &'a RevisionImage> {
+    images::images(input)
+        .iter()
+        .map(|i| (i.image.as_str(), i))
+        .collect()
 }
 
 /// Whether what the node said of the image still counts: it is about the revision assigned, or the newest one wants the

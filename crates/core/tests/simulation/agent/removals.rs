@@ -282,6 +282,24 @@ fn old_revisions_go_once_the_new_one_has_come() {
 }
 
 #[test]
+fn an_agent_that_hears_of_no_changes_removes_nothing() {
+    let mut world = filled(&["a:1"]);
+    world.claimed("web").desired = Desired::Absent;
+    world.watching = false;
+    world.run(20);
+    assert_eq!(
+        (world.state("web"), world.held("a:1").is_some()),
+        (NodeState::Purging, true)
+    );
+    world.watching = true;
+    world.settle();
+    assert_eq!(
+        (world.state("web"), world.held("a:1").is_some()),
+        (NodeState::Purged, false)
+    );
+}
+
+#[test]
 fn an_older_revision_is_no_longer_called_held_before_its_images_go() {
     let mut world = filled(&["a:1"]);
     world.revision("r2", vec![image("b:1", "b", MIB)]);

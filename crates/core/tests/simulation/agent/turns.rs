@@ -47,6 +47,7 @@ impl World {
                 },
                 pulls,
                 removing: &removing,
+                watching: self.watching,
                 memory: &self.process.memory,
             })
         };

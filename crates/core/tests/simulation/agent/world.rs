@@ -38,6 +38,8 @@ pub struct World {
     /// What a tag means at the registry where no revision says.
     pub tags: BTreeMap<String, String>,
     pub runtime_error: Option<String>,
+    /// Changes of the object are heard of.
+    pub watching: bool,
     /// Why removals cannot be carried out.
     pub removal_error: Option<String>,
     pub writes: usize,
@@ -69,6 +71,7 @@ impl World {
             fates: BTreeMap::new(),
             tags: BTreeMap::new(),
             runtime_error: None,
+            watching: true,
             removal_error: None,
             writes: 0,
             begun: vec![],

@@ -236,6 +236,7 @@ impl World {
             observed: Ok(&observed),
             pulls: &process.pulls,
             removing: &process.orders(),
+            watching: true,
             memory: &process.memory,
         })
     }
