@@ -2,7 +2,7 @@
 #
 # Build context: a folder with linux_<arch>/larder-{operator,agent,noop}, static programs as `make binaries` leaves
 # them in target/larder/bin. Nothing is compiled or downloaded here, so what ships is what was tested, and there is
-# nothing in the images but the program: no shell, no libraries.
+# nothing in the images but programs: no shell, no libraries.
 #
 #     docker build --target operator --build-arg TARGETARCH=amd64 -t larder-operator -f Dockerfile target/larder/bin
 #
@@ -30,6 +30,8 @@ ARG TARGETARCH
 LABEL org.opencontainers.image.title="larder-agent" \
       org.opencontainers.image.description="Works on a node's container runtime for Larder"
 COPY linux_${TARGETARCH}/larder-agent /larder-agent
+# Nodes with an agent need no other image of ours for pull pods.
+COPY linux_${TARGETARCH}/larder-noop /larder-noop
 USER 0:0
 ENTRYPOINT ["/larder-agent"]
 

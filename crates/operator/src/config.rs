@@ -38,7 +38,8 @@ pub struct Args {
     /// Image of the agent, which purge Jobs run.
     #[arg(long, env = "LARDER_AGENT_IMAGE")]
     pub agent_image: String,
-    /// Image of the no-op program, which pull pods run in the place of each image's own.
+    /// Image of the no-op program, which pull pods run in the place of each image's own. Nodes with an agent have it in
+    /// the agent's image.
     #[arg(long, env = "LARDER_NOOP_IMAGE")]
     pub noop_image: String,
     /// Pull policy of the two.
@@ -89,6 +90,30 @@ pub struct PodSettings {
     pub image_pull_policy: PullPolicy,
     /// Namespace of the purge Jobs.
     pub agents_namespace: String,
+}
+
+/// The image from which a pull pod takes the no-op program, at `/larder-noop`.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramImage<'a> {
+    /// Its reference.
+    pub reference: &'a str,
+    /// Its pull policy.
+    pub pull_policy: PullPolicy,
+}
+
+impl PodSettings {
+    /// For a node on which an agent runs or not: where one does, its image is there already and brings the program, too,
+    /// so that nothing of ours is pulled before the images that are wanted.
+    pub fn program(&self, agent: bool) -> ProgramImage<'_> {
+        ProgramImage {
+            reference: if agent {
+                &self.agent_image
+            } else {
+                &self.noop_image
+            },
+            pull_policy: self.image_pull_policy,
+        }
+    }
 }
 
 impl From<&Args> for PodSettings {

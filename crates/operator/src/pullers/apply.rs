@@ -13,6 +13,7 @@ use kube::{Api, Resource, ResourceExt};
 use larder_api::NodeImageCache;
 use larder_api::names::FIELD_MANAGER;
 use larder_api::node_image_cache::PullerStatus;
+use larder_core::merge::Agent;
 use larder_core::message::{redact, shorten};
 use larder_core::pull::{JobKey, PullJob, Rejection};
 use larder_core::purge::PurgeJob;
@@ -177,7 +178,9 @@ pub(super) async fn create(
         if let Some(wait) = turn(ctx, node) {
             return Ok(Some(wait));
         }
-        let built = job::build(wanted, cache, &ctx.wanted(cache), facts, &ctx.pods);
+        let agent = gathered.blocks().presence == Agent::Alive;
+        let program = ctx.pods.program(agent);
+        let built = job::build(wanted, cache, &ctx.wanted(cache), facts, &program);
         match try_and_create(ctx, built).await? {
             Made::Yes => ctx.with_memory(node, |memory| {
                 memory.rejections.remove(&wanted.cache_uid);

@@ -30,25 +30,28 @@ use larder_core::images::WantedImages;
 use larder_core::pull::PullJob;
 use larder_core::select::pod_tolerations;
 
-use crate::config::{PodSettings, PullPolicy};
+use crate::config::{ProgramImage, PullPolicy};
 use crate::pullers::pod::{confined, job, labels, on_node, resources};
 
 /// Where the no-op program lies in every container.
 const FOLDER: &str = "/larder";
 const PROGRAM: &str = "/larder/noop";
+/// Where it lies in the images that bring it.
+const SOURCE: &str = "/larder-noop";
 const VOLUME: &str = "larder";
 /// The folder holds one program of a few KiB.
 const FOLDER_SIZE: &str = "16Mi";
 /// The user that everything runs as: `nobody` on most systems.
 const USER: i64 = 65534;
 
-/// Builds the Job that the decision asks for. `wanted` tells how the user, or a source, spells the images.
+/// Builds the Job that the decision asks for. `wanted` tells how the user, or a source, spells the images; `program` is
+/// where the no-op program comes from.
 pub fn build(
     pull: &PullJob,
     cache: &ImageCache,
     wanted: &WantedImages,
     node: &NodeFacts,
-    settings: &PodSettings,
+    program: &ProgramImage<'_>,
 ) -> Job {
     let template = cache.spec.pod_template.clone().unwrap_or_default();
     let images = serde_json::to_string(&pull.images).unwrap_or_default();
@@ -76,7 +79,7 @@ pub fn build(
     job(
         metadata,
         pull.deadline_seconds,
-        pod(pull, cache, wanted, template, node, settings),
+        pod(pull, cache, wanted, template, node, program),
     )
 }
 
@@ -86,7 +89,7 @@ fn pod(
     wanted: &WantedImages,
     template: PodTemplate,
     node: &NodeFacts,
-    settings: &PodSettings,
+    program: &ProgramImage<'_>,
 ) -> PodTemplateSpec {
     let own = resources(&[("cpu", "1m"), ("memory", "4Mi")], &[("memory", "64Mi")]);
     let resources = template.resources.unwrap_or(own);
@@ -109,14 +112,14 @@ fn pod(
         }),
         // In the user's spelling: the kubelet records what it pulled under the very words of the pod (KEP-2535), and a
         // pod that says `nginx` and must not pull would not be let use what was pulled as docker.io/library/nginx.
-        containers: std::iter::once(install(&resources, settings))
+        containers: std::iter::once(install(&resources, program))
             .chain(
                 pull.images
                     .iter()
                     .enumerate()
                     .map(|(i, image)| pull_one(i, wanted.written(image), &resources)),
             )
-            .chain([end(&resources, settings)])
+            .chain([end(&resources, program)])
             .collect(),
         volumes: Some(vec![Volume {
             name: VOLUME.into(),
@@ -139,12 +142,12 @@ fn pod(
     }
 }
 
-fn install(resources: &ResourceRequirements, settings: &PodSettings) -> Container {
+fn install(resources: &ResourceRequirements, program: &ProgramImage<'_>) -> Container {
     Container {
         name: "noop".into(),
-        image: Some(settings.noop_image.clone()),
-        image_pull_policy: Some(settings.image_pull_policy.as_str().into()),
-        args: Some(vec!["install".into(), PROGRAM.into()]),
+        image: Some(program.reference.to_owned()),
+        image_pull_policy: Some(program.pull_policy.as_str().into()),
+        command: Some(vec![SOURCE.into(), "install".into(), PROGRAM.into()]),
         resources: Some(resources.clone()),
         security_context: Some(confined(USER)),
         volume_mounts: Some(vec![mount(false)]),
@@ -170,15 +173,15 @@ fn pull_one(index: usize, image: &str, resources: &ResourceRequirements) -> Cont
 /// Starts when every image has had its turn, and ends at once. The kubelet looks at a pod again, and tells which pulls
 /// failed, when one of its containers starts or ends; else only 10 to 15 seconds after the failure (kubelet 1.36,
 /// `backOffPeriod` of its pod workers).
-fn end(resources: &ResourceRequirements, settings: &PodSettings) -> Container {
-    let policy = match settings.image_pull_policy {
+fn end(resources: &ResourceRequirements, program: &ProgramImage<'_>) -> Container {
+    let policy = match program.pull_policy {
         PullPolicy::Never => PullPolicy::Never,
         // The first container has just brought it.
         PullPolicy::Always | PullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
     };
     Container {
         name: "end".into(),
-        image: Some(settings.noop_image.clone()),
+        image: Some(program.reference.to_owned()),
         image_pull_policy: Some(policy.as_str().into()),
         command: Some(vec![PROGRAM.into()]),
         working_dir: Some(FOLDER.into()),

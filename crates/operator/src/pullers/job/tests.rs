@@ -40,12 +40,17 @@ fn pull() -> PullJob {
 }
 
 fn job(spec: ImageCacheSpec) -> Job {
+    job_beside(false, spec)
+}
+
+/// For a node on which an agent runs, or not.
+fn job_beside(agent: bool, spec: ImageCacheSpec) -> Job {
     build(
         &pull(),
         &ImageCache::new("web", spec.clone()),
         &larder_core::images::wanted(&spec),
         &NodeFacts::default(),
-        &settings(),
+        &settings().program(agent),
     )
 }
 
@@ -113,6 +118,22 @@ fn one_try_on_one_node_that_ends_by_itself() {
 }
 
 #[test]
+fn where_an_agent_runs_its_image_brings_the_program() {
+    for (agent, expected) in [(false, "noop:1"), (true, "agent:1")] {
+        let containers = pod_of(&job_beside(agent, ImageCacheSpec::default()))
+            .spec
+            .unwrap()
+            .containers;
+        let ours: Vec<&str> = [containers.first(), containers.last()]
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c.image.as_deref())
+            .collect();
+        assert_eq!(ours, [expected; 2]);
+    }
+}
+
+#[test]
 fn tags_are_asked_for_anew_and_digests_are_not() {
     let containers = pod(ImageCacheSpec::default()).spec.unwrap().containers;
     let of = |i: usize| {
@@ -154,10 +175,9 @@ fn every_container_is_confined() {
     );
     assert_eq!(spec.init_containers, None);
     assert_eq!(
-        spec.containers[0].args.as_deref().unwrap(),
-        ["install", "/larder/noop"]
+        spec.containers[0].command.as_deref().unwrap(),
+        ["/larder-noop", "install", "/larder/noop"]
     );
-    assert_eq!(spec.containers[0].image.as_deref(), Some("noop:1"));
     for container in &spec.containers {
         let security = container.security_context.as_ref().unwrap();
         assert_eq!(security.run_as_non_root, Some(true), "{}", container.name);
