@@ -102,8 +102,8 @@ pub struct ProgramImage<'a> {
 }
 
 impl PodSettings {
-    /// For a node on which an agent runs or not: where one does, its image is there already and brings the program, too,
-    /// so that nothing of ours is pulled before the images that are wanted.
+    /// For a node on which an agent runs from `agent_image`, or not: where one does, that image is there already and
+    /// brings the program, too, so that nothing of ours is pulled before the images that are wanted.
     pub fn program(&self, agent: bool) -> ProgramImage<'_> {
         ProgramImage {
             reference: if agent {

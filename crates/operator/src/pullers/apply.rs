@@ -13,7 +13,6 @@ use kube::{Api, Resource, ResourceExt};
 use larder_api::NodeImageCache;
 use larder_api::names::FIELD_MANAGER;
 use larder_api::node_image_cache::PullerStatus;
-use larder_core::merge::Agent;
 use larder_core::message::{redact, shorten};
 use larder_core::pull::{JobKey, PullJob, Rejection};
 use larder_core::purge::PurgeJob;
@@ -178,7 +177,7 @@ pub(super) async fn create(
         if let Some(wait) = turn(ctx, node) {
             return Ok(Some(wait));
         }
-        let agent = gathered.blocks().presence == Agent::Alive;
+        let agent = ctx.world.agent_runs(node, &ctx.pods.agent_image);
         let program = ctx.pods.program(agent);
         let built = job::build(wanted, cache, &ctx.wanted(cache), facts, &program);
         match try_and_create(ctx, built).await? {

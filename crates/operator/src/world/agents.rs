@@ -73,6 +73,16 @@ impl World {
             .collect()
     }
 
+    /// Whether the node has this image because its agent runs from it.
+    pub fn agent_runs(&self, node: &str, image: &str) -> bool {
+        let runs = |pod: &Pod| {
+            let mut containers = pod.spec.iter().flat_map(|s| &s.containers);
+            read(pod).ready && containers.any(|c| c.image.as_deref() == Some(image))
+        };
+        let pods = self.pods.indexed(node);
+        pods.iter().any(|pod| is_agent(pod) && runs(pod))
+    }
+
     fn agent_with(
         &self,
         node: &str,
@@ -153,7 +163,7 @@ mod tests {
                 "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": {"larder.dev/purpose": "agent"},
             },
-            "spec": {"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+            "spec": {"containers": [{"name": "agent", "image": "agent:1"}], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
                 "nodeSelectorTerms": [{"matchFields": [
                     {"key": "metadata.name", "operator": "In", "values": ["node-1"]}]}]}}}},
             "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" },
@@ -192,6 +202,18 @@ mod tests {
         assert_eq!(world.gone.note(&change, at(50)).as_deref(), Some("node-1"));
         assert_eq!(world.agent("node-1", at(60)), Agent::Waiting { until: at(65) });
         assert_eq!(world.agent("node-1", at(65)), Agent::Absent);
+    }
+
+    #[test]
+    fn a_node_has_the_image_that_its_ready_agent_runs_from() {
+        let world = World::default();
+        world.pods.apply(pod("elsewhere", "default", true)).unwrap();
+        world.pods.apply(pod("a", "larder-agents", false)).unwrap();
+        assert!(!world.agent_runs("node-1", "agent:1"));
+        world.pods.apply(pod("b", "larder-agents", true)).unwrap();
+        assert!(world.agent_runs("node-1", "agent:1"));
+        assert!(!world.agent_runs("node-1", "agent:2"));
+        assert!(!world.agent_runs("node-2", "agent:1"));
     }
 
     #[test]
