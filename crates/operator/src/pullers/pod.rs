@@ -37,7 +37,8 @@ pub(super) fn on_node(node: &str) -> Affinity {
     }
 }
 
-/// What Pod Security `restricted` asks of a container, for this user.
+/// What Pod Security `restricted` asks of a container, for this user and the group of the same number: unnamed, the group
+/// would be what the image's own `/etc/passwd` says, else root.
 pub(super) fn confined(user: i64) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
@@ -48,6 +49,7 @@ pub(super) fn confined(user: i64) -> SecurityContext {
         read_only_root_filesystem: Some(true),
         run_as_non_root: Some(user != 0),
         run_as_user: Some(user),
+        run_as_group: Some(user),
         seccomp_profile: Some(SeccompProfile {
             type_: "RuntimeDefault".into(),
             localhost_profile: None,

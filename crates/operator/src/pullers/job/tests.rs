@@ -181,6 +181,8 @@ fn every_container_is_confined() {
     for container in &spec.containers {
         let security = container.security_context.as_ref().unwrap();
         assert_eq!(security.run_as_non_root, Some(true), "{}", container.name);
+        // The group of an image's own user may be root.
+        assert_eq!(security.run_as_group, security.run_as_user);
         assert_eq!(security.allow_privilege_escalation, Some(false));
         assert_eq!(security.read_only_root_filesystem, Some(true));
         assert_eq!(
