@@ -12,7 +12,7 @@ use crate::queue::Queue;
 use crate::world::{Change, Key, World, node_of, owner_of, pair, revisions_of};
 
 /// Shortest time between two runs for one `ImageCache`: its status sums up many nodes.
-const CACHE_INTERVAL: Duration = Duration::from_millis(250);
+const CACHE_INTERVAL: Duration = Duration::from_millis(100);
 /// Shortest time between two plans.
 const PLAN_INTERVAL: Duration = Duration::from_millis(50);
 /// Shortest time between two runs for one node.
