@@ -7,6 +7,10 @@
 //! program is there a long time before the next image has been pulled, while the end of an init container is noticed
 //! only up to a second later. Should the program be missing all the same, the container fails to start and its image has
 //! been pulled, which is what it is for; nor do the images wait where the program's own image cannot be had.
+//!
+//! Its end is also why failed pulls are told at once. The kubelet writes what became of a pod's containers when it looks at
+//! the pod again: when one of them started or ended since it began to look, else only after 10 to 15 seconds (kubelet
+//! 1.36, `backOffPeriod` of its pod workers). The program ends while images are being pulled, or a moment after.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +34,7 @@ use larder_core::images::WantedImages;
 use larder_core::pull::PullJob;
 use larder_core::select::pod_tolerations;
 
-use crate::config::{ProgramImage, PullPolicy};
+use crate::config::ProgramImage;
 use crate::pullers::pod::{confined, job, labels, on_node, resources};
 
 /// Where the no-op program lies in every container.
@@ -119,7 +123,6 @@ fn pod(
                     .enumerate()
                     .map(|(i, image)| pull_one(i, wanted.written(image), &resources)),
             )
-            .chain([end(&resources, program)])
             .collect(),
         volumes: Some(vec![Volume {
             name: VOLUME.into(),
@@ -162,28 +165,6 @@ fn pull_one(index: usize, image: &str, resources: &ResourceRequirements) -> Cont
         image_pull_policy: Some(policy(image).into()),
         command: Some(vec![PROGRAM.into()]),
         // The image's own may not exist for this user.
-        working_dir: Some(FOLDER.into()),
-        resources: Some(resources.clone()),
-        security_context: Some(confined(USER)),
-        volume_mounts: Some(vec![mount(true)]),
-        ..Container::default()
-    }
-}
-
-/// Starts when every image has had its turn, and ends at once. The kubelet looks at a pod again, and tells which pulls
-/// failed, when one of its containers starts or ends; else only 10 to 15 seconds after the failure (kubelet 1.36,
-/// `backOffPeriod` of its pod workers).
-fn end(resources: &ResourceRequirements, program: &ProgramImage<'_>) -> Container {
-    let policy = match program.pull_policy {
-        PullPolicy::Never => PullPolicy::Never,
-        // The first container has just brought it.
-        PullPolicy::Always | PullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
-    };
-    Container {
-        name: "end".into(),
-        image: Some(program.reference.to_owned()),
-        image_pull_policy: Some(policy.as_str().into()),
-        command: Some(vec![PROGRAM.into()]),
         working_dir: Some(FOLDER.into()),
         resources: Some(resources.clone()),
         security_context: Some(confined(USER)),

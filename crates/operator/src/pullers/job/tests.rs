@@ -120,16 +120,8 @@ fn one_try_on_one_node_that_ends_by_itself() {
 #[test]
 fn where_an_agent_runs_its_image_brings_the_program() {
     for (agent, expected) in [(false, "noop:1"), (true, "agent:1")] {
-        let containers = pod_of(&job_beside(agent, ImageCacheSpec::default()))
-            .spec
-            .unwrap()
-            .containers;
-        let ours: Vec<&str> = [containers.first(), containers.last()]
-            .into_iter()
-            .flatten()
-            .filter_map(|c| c.image.as_deref())
-            .collect();
-        assert_eq!(ours, [expected; 2]);
+        let pod = pod_of(&job_beside(agent, ImageCacheSpec::default()));
+        assert_eq!(pod.spec.unwrap().containers[0].image.as_deref(), Some(expected));
     }
 }
 
@@ -143,14 +135,10 @@ fn tags_are_asked_for_anew_and_digests_are_not() {
         )
     };
     assert_eq!(
-        [of(0), of(1), of(2), of(3)],
-        [
-            ("noop", "Always"),
-            ("i0", "Always"),
-            ("i1", "IfNotPresent"),
-            ("end", "IfNotPresent")
-        ]
+        [of(0), of(1), of(2)],
+        [("noop", "Always"), ("i0", "Always"), ("i1", "IfNotPresent")]
     );
+    assert_eq!(containers.len(), 3);
     assert_eq!(
         containers[1].image.as_deref(),
         Some("docker.io/library/nginx:1.27")
