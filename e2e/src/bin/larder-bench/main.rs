@@ -4,6 +4,7 @@
 //! `run` measures on a cluster that is up, with Larder in it (hack/bench brings one up), and writes bench/results;
 //! `report` writes docs/benchmarks.md from bench/results.
 
+mod bare;
 mod bench;
 mod floor;
 mod images;

@@ -223,6 +223,13 @@ fn also(found: &Measure) -> String {
     if let Some(ratio) = others_by_p1(found) {
         words.push(format!("{ratio:.2} x p1"));
     }
+    if let Some(pods) = of("bare_pods_s") {
+        let by_floor = found.floor.map(|floor| format!(" ({:.1} x floor)", pods / floor));
+        words.push(format!(
+            "the same pods without Larder {pods:.2} s{}",
+            by_floor.unwrap_or_default()
+        ));
+    }
     if let Some(idle) = of("idle_mib") {
         words.push(format!("{idle:.1} MiB before"));
     }
@@ -332,12 +339,14 @@ mod tests {
             ],
         );
         p1.detail.insert("at_first_job_s".into(), 0.25);
+        p1.detail.insert("bare_pods_s".into(), 3.0);
         let text = page(&[p1]);
         assert!(
             text.contains("| Job | 4.00 s | 2.00 s | 2.00 | 120 (60) |"),
             "{text}"
         );
         assert!(text.contains("| yes |\n") && text.contains("33.3 s") && text.contains("120 writes | 33.3"));
+        assert!(text.contains("the same pods without Larder 3.00 s (1.5 x floor)"));
         assert!(text.contains("| 0.25 | first job |") && text.contains("| 120 | create pods by x |"));
         assert!(text.contains(
             "- Job, 2026-11-21: a machine, load average 40.0 before; `make bench`, 3 runs, medians"

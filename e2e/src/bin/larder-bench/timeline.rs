@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod, PodSpec};
 use larder_e2e::cluster::audit::AuditEvent;
 use tokio::task::JoinHandle;
 
@@ -36,6 +36,8 @@ pub struct PodNotes {
 #[derive(Debug, Default)]
 struct Notes {
     pods: Vec<Told>,
+    /// What each pod is to run.
+    specs: BTreeMap<String, PodSpec>,
     /// When the first image was there.
     pulled: Option<Instant>,
 }
@@ -57,7 +59,7 @@ impl PodNotes {
             let note = |at, news| {
                 let mut notes = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 match news {
-                    News::Pod(pod) => notes.pods.push(told(at, &pod)),
+                    News::Pod(pod) => notes.pod(at, *pod),
                     News::Event(event) if is_pull(&event, None) => notes.pulled = notes.pulled.or(Some(at)),
                     News::Event(_) => {}
                 }
@@ -69,28 +71,40 @@ impl PodNotes {
         Ok(Self { notes, task })
     }
 
-    /// Stops listening; the first and last moment of each step, in seconds since `since`.
-    pub fn end(self, since: Instant) -> Steps {
+    /// Stops listening; the first and last moment of each step, in seconds since `since`, and the pods that were seen.
+    pub fn end(self, since: Instant) -> (Steps, BTreeMap<String, PodSpec>) {
         self.task.abort();
-        steps_of_pods(&self.notes.lock().unwrap_or_else(PoisonError::into_inner), since)
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        (steps_of_pods(&notes, since), std::mem::take(&mut notes.specs))
     }
 }
 
-fn told(at: Instant, pod: &Pod) -> Told {
-    let status = pod.status.clone().unwrap_or_default();
-    let ended = |containers: &Option<Vec<ContainerStatus>>| {
-        let ended = |c: &&ContainerStatus| c.state.as_ref().is_some_and(|state| state.terminated.is_some());
-        containers.iter().flatten().filter(ended).count()
-    };
-    Told {
-        at,
-        pod: pod.metadata.name.clone().unwrap_or_default(),
-        scheduled: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()),
-        done: (
-            ended(&status.container_statuses),
-            pod.spec.as_ref().map_or(0, |spec| spec.containers.len()),
-        ),
+impl Notes {
+    fn pod(&mut self, at: Instant, pod: Pod) {
+        let done = ended(&pod);
+        let name = pod.metadata.name.unwrap_or_default();
+        let spec = pod.spec.unwrap_or_default();
+        self.pods.push(Told {
+            at,
+            pod: name.clone(),
+            scheduled: spec.node_name.is_some(),
+            done,
+        });
+        self.specs.insert(name, spec);
     }
+}
+
+/// Containers of the pod that have ended, and all of them.
+pub fn ended(pod: &Pod) -> (usize, usize) {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().flatten());
+    let ended = statuses.filter(|c| c.state.as_ref().is_some_and(|state| state.terminated.is_some()));
+    (
+        ended.count(),
+        pod.spec.as_ref().map_or(0, |spec| spec.containers.len()),
+    )
 }
 
 fn steps_of_pods(notes: &Notes, since: Instant) -> Steps {
@@ -232,6 +246,7 @@ mod tests {
         ];
         let mut notes = Notes {
             pods,
+            specs: BTreeMap::new(),
             pulled: Some(since + Duration::from_millis(250)),
         };
         let steps = steps_of_pods(&notes, since);
