@@ -73,11 +73,16 @@ impl World {
             .collect()
     }
 
-    /// Whether the node has this image because its agent runs from it.
+    /// Whether the node has this image because its agent runs from it, and got it without a pull secret: a kubelet lets
+    /// other pods use what was pulled with one only if they have it, too (KEP-2535).
     pub fn agent_runs(&self, node: &str, image: &str) -> bool {
         let runs = |pod: &Pod| {
-            let mut containers = pod.spec.iter().flat_map(|s| &s.containers);
-            read(pod).ready && containers.any(|c| c.image.as_deref() == Some(image))
+            let spec = pod.spec.as_ref();
+            let mut containers = spec.into_iter().flat_map(|s| &s.containers);
+            let secrets = spec.and_then(|s| s.image_pull_secrets.as_deref());
+            read(pod).ready
+                && secrets.unwrap_or_default().is_empty()
+                && containers.any(|c| c.image.as_deref() == Some(image))
         };
         let pods = self.pods.indexed(node);
         pods.iter().any(|pod| is_agent(pod) && runs(pod))
@@ -150,6 +155,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use jiff::SignedDuration;
+    use k8s_openapi::api::core::v1::LocalObjectReference;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
@@ -210,7 +216,13 @@ mod tests {
         world.pods.apply(pod("elsewhere", "default", true)).unwrap();
         world.pods.apply(pod("a", "larder-agents", false)).unwrap();
         assert!(!world.agent_runs("node-1", "agent:1"));
-        world.pods.apply(pod("b", "larder-agents", true)).unwrap();
+        let mut with_secret = pod("b", "larder-agents", true);
+        with_secret.spec.as_mut().unwrap().image_pull_secrets = Some(vec![LocalObjectReference {
+            name: "regcred".into(),
+        }]);
+        world.pods.apply(with_secret).unwrap();
+        assert!(!world.agent_runs("node-1", "agent:1"));
+        world.pods.apply(pod("c", "larder-agents", true)).unwrap();
         assert!(world.agent_runs("node-1", "agent:1"));
         assert!(!world.agent_runs("node-1", "agent:2"));
         assert!(!world.agent_runs("node-2", "agent:1"));
