@@ -12,7 +12,7 @@ use larder_api::{ImageCache, ImageCacheStatus};
 use larder_e2e::cluster::Cluster;
 use larder_e2e::cluster::registry::{Registry as ClusterRegistry, RegistryKind};
 use larder_e2e::images::{Registry, RegistryTarget};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::floor::Runtimes;
 use crate::images::ImageSet;
@@ -97,10 +97,16 @@ impl Bench {
     /// Applies an `ImageCache` of these images.
     pub async fn apply(&self, name: &str, references: &[String], puller: &str) -> anyhow::Result<Applied> {
         let images: Vec<_> = references.iter().map(|image| json!({"image": image})).collect();
+        self.apply_spec(name, &json!({"images": images, "puller": puller}))
+            .await
+    }
+
+    /// Applies an `ImageCache` with this spec.
+    pub async fn apply_spec(&self, name: &str, spec: &Value) -> anyhow::Result<Applied> {
         let object: ImageCache = serde_json::from_value(json!({
             "apiVersion": "larder.dev/v1alpha1", "kind": "ImageCache",
             "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {"images": images, "puller": puller},
+            "spec": spec,
         }))?;
         let applied = Applied {
             name: name.to_owned(),

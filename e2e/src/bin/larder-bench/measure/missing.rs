@@ -1,13 +1,17 @@
-//! p6: one image that does not exist among the others.
+//! p6: one image that does not exist among the others; and where only kubelets ask for it, how soon what one of them was
+//! told is in the status.
 
 use std::time::Instant;
 
+use k8s_openapi::api::core::v1::Event;
 use larder_api::names::Reason;
 use larder_api::{ImageCache, ImageCacheStatus};
+use serde_json::json;
 
 use crate::bench::{Bench, PATIENCE, QUIET, current};
 use crate::images::FOLDER;
 use crate::machine;
+use crate::pulled::is_failure;
 use crate::result::{Sample, Setting};
 use crate::watch::Watch;
 
@@ -24,6 +28,10 @@ pub async fn run(
         let mut sample = ask(bench, setting, images - 1).await?;
         if let Some(undisturbed) = undisturbed {
             sample.detail.insert("p1_s".into(), undisturbed);
+        }
+        if setting.puller == "Job" {
+            let after = after_kubelet(bench).await?;
+            sample.detail.insert("after_kubelet_s".into(), after);
         }
         samples.push(sample);
     }
@@ -69,6 +77,37 @@ async fn ask(bench: &Bench, setting: &Setting, present: usize) -> anyhow::Result
         ]
         .into(),
     })
+}
+
+enum News {
+    Cache(Box<ImageCache>),
+    Event(Box<Event>),
+}
+
+/// Seconds from a kubelet's first word that it could not pull an image to the status that says so.
+async fn after_kubelet(bench: &Bench) -> anyhow::Result<f64> {
+    tokio::time::sleep(QUIET).await;
+    let caches = Watch::begin(&bench.api(), "", |cache| News::Cache(Box::new(cache))).await?;
+    let events = Watch::begin(&bench.api(), "", |event| News::Event(Box::new(event))).await?;
+    let mut watch = caches.and(events);
+    let missing = format!("{}/{FOLDER}/nowhere:1", bench.registry.host);
+    let spec = json!({"images": [{"image": missing}], "puller": "Job", "resolve": "OnNode"});
+    let applied = bench.apply_spec("on-node", &spec).await?;
+    let (mut told, mut named) = (None, None);
+    let (told, named) = watch
+        .until(PATIENCE, |at: Instant, news| {
+            match news {
+                News::Event(event) if is_failure(&event) => told = told.or(Some(at)),
+                News::Cache(cache) if names(current(&cache)?, &missing) => named = named.or(Some(at)),
+                News::Event(_) | News::Cache(_) => {}
+            }
+            told.zip(named)
+                .ok_or_else(|| format!("the kubelet has told: {}", told.is_some()))
+        })
+        .await?;
+    bench.clear(&applied.name).await?;
+    // Events are sent beside the work: the status may come first.
+    Ok(named.saturating_duration_since(told).as_secs_f64())
 }
 
 /// Whether the status says that this image does not exist.
