@@ -26,6 +26,16 @@ pub fn refusal(error: &Error) -> Option<&str> {
     }
 }
 
+/// The namespace is going away: nothing can be made in it any more, and what is there goes, too.
+pub fn is_terminating(error: &Error) -> bool {
+    let Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 fn code(error: &Error) -> Option<u16> {
     match error {
         Error::Api(status) => Some(status.code),

@@ -17,6 +17,7 @@ use larder_core::revise::owned;
 use larder_core::sources::{Combined, SourceView, combine};
 use larder_core::{requests, revision};
 
+use crate::api_error::is_terminating;
 use crate::context::Context;
 use crate::world::{Key, pair};
 pub(crate) use gather::read_secrets;
@@ -89,7 +90,11 @@ pub async fn reconcile(ctx: Arc<Context>, key: Key) -> Result<Option<Duration>, 
             .min();
         // Where nothing can be parsed or read, nodes keep what they have; Accepted and Resolved say why.
         if !wanted.images.is_empty() || combined.is_empty_for_good() {
-            revise::revise(&ctx, &mut cache, wanted, &gathered, &revisions).await?;
+            match revise::revise(&ctx, &mut cache, wanted, &gathered, &revisions).await {
+                // Its revisions went first; the cache is the next.
+                Err(Error::Revision(_, error)) if is_terminating(&error) => return Ok(None),
+                revised => revised?,
+            }
         }
         (combined, Some(gathered))
     };

@@ -91,6 +91,19 @@ async fn a_newer_annotation_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_namespace_that_goes_away_is_no_error() {
+    for (cause, silent) in [("NamespaceTerminating", true), ("Other", false)] {
+        let (ctx, log) = world(cache(), move |asked| {
+            let (code, mut status) = refuse(403, "Forbidden", "unable to create new content");
+            status["details"] = json!({"causes": [{"reason": cause, "message": "", "field": ""}]});
+            (asked.what == REVISIONS).then_some((code, status))
+        });
+        assert_eq!(run(&ctx).await.is_ok(), silent, "{cause}");
+        assert_eq!(log.writes(), [REVISIONS]);
+    }
+}
+
+#[tokio::test]
 async fn one_bad_reference_is_named_and_the_rest_goes_on() {
     let mut two = cache();
     two.spec.images.push(ImageEntry {
