@@ -38,8 +38,8 @@ pub struct Args {
     /// Image of the agent, which purge Jobs run.
     #[arg(long, env = "LARDER_AGENT_IMAGE")]
     pub agent_image: String,
-    /// Image of the no-op program, which pull pods run in the place of each image's own. Nodes with an agent have it in
-    /// the agent's image.
+    /// Image of the no-op program, which pull pods run in the place of each image's own. Nodes with an agent that
+    /// needed no pull secret have it in the agent's image.
     #[arg(long, env = "LARDER_NOOP_IMAGE")]
     pub noop_image: String,
     /// Pull policy of the two.

@@ -28,7 +28,7 @@ pub use memory::{Failure, Known, MAX_DELAY, MIN_DELAY, Outcome};
 
 /// Requests at a time, in all.
 const AT_A_TIME: usize = 16;
-/// Requests at a time to one registry.
+/// Requests at a time to one registry; its client lets no more through.
 const PER_HOST: usize = 8;
 /// All requests for one reference together.
 const PATIENCE: Duration = Duration::from_secs(30);
