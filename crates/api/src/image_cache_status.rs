@@ -1,6 +1,6 @@
 //! What the operator reports in the status of an `ImageCache`.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -179,9 +179,9 @@ pub struct RefreshStatus {
     /// Value of the annotation that asked, or the moment for other triggers.
     #[serde(default)]
     pub token: String,
-    /// When it was accepted.
+    /// When it was accepted, to the microsecond: what registries said before does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requested_at: Option<Time>,
+    pub requested_at: Option<MicroTime>,
     /// When every workable node was Ready, or could get no further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,

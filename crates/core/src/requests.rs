@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus, RefreshTrigger};
 use larder_api::names::{
     KUBEFLEDGED_PURGE_ANNOTATION, KUBEFLEDGED_REFRESH_ANNOTATION, PURGE_ANNOTATION, REFRESH_ANNOTATION,
@@ -11,6 +11,7 @@ use larder_api::names::{
 use larder_api::{ImageCache, ImageCacheSpec};
 
 use crate::plan::signed;
+use crate::report::whole_seconds;
 use crate::schedule::{Next, Runs, Schedule, ScheduleError};
 
 /// What was asked for and is to be recorded.
@@ -80,6 +81,12 @@ pub fn read(cache: &ImageCache, images_hash: &str, now: Timestamp) -> Requests {
     requests
 }
 
+/// When a refresh was asked for, as nodes tell moments: in whole seconds. One of the same second may be before or after.
+pub(crate) fn asked_at(refresh: &RefreshStatus) -> Option<Time> {
+    let at = refresh.requested_at.as_ref()?.0;
+    Some(Time(whole_seconds(at)))
+}
+
 /// When the spec asks for refreshes by itself; none where it does not.
 pub fn schedule(spec: &ImageCacheSpec) -> Option<Result<Schedule, ScheduleError>> {
     let refresh = spec.refresh.as_ref()?;
@@ -100,13 +107,14 @@ fn by_time(cache: &ImageCache, requests: &mut Requests, now: Timestamp) {
         return;
     }
     let last = requests.last_refresh.as_ref();
-    let begun = last.and_then(|r| r.requested_at.as_ref());
-    let Some(base) = begun.or(cache.metadata.creation_timestamp.as_ref()) else {
+    let begun = last.and_then(|r| r.requested_at.as_ref()).map(|at| at.0);
+    let created = || cache.metadata.creation_timestamp.as_ref().map(|at| at.0);
+    let Some(base) = begun.or_else(created) else {
         return;
     };
     let runs = Runs {
         uid: cache.metadata.uid.as_deref().unwrap_or_default(),
-        last: base.0,
+        last: base,
         running: last.is_some_and(|r| r.finished_at.is_none()),
     };
     match schedule.next(runs, now) {
@@ -143,7 +151,7 @@ fn begin(token: String, trigger: RefreshTrigger, now: Timestamp) -> RefreshStatu
     RefreshStatus {
         token,
         trigger,
-        requested_at: Some(Time(now)),
+        requested_at: Some(MicroTime(now)),
         ..RefreshStatus::default()
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use larder_api::image_cache::{ImageEntry, PodTemplate, Removal};
 use larder_api::image_cache_status::{ImageCacheStatus, PurgeStatus, RefreshStatus};
@@ -676,7 +676,7 @@ fn a_refresh_that_confirms_goes_by_slots_too() {
     cluster.settle();
     cluster.now += SignedDuration::from_mins(1);
     let refresh = RefreshStatus {
-        requested_at: Some(Time(cluster.now)),
+        requested_at: Some(MicroTime(cluster.now)),
         ..RefreshStatus::default()
     };
     cluster.caches[0].status = Some(ImageCacheStatus {

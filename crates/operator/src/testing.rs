@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use kube::client::Body;
 use larder_api::image_cache::ImageEntry;
@@ -184,7 +185,7 @@ impl Server {
             body["metadata"]["uid"] = json!(format!("uid-{version}"));
         }
         if body["metadata"]["creationTimestamp"].is_null() {
-            body["metadata"]["creationTimestamp"] = json!(jiff::Timestamp::now().to_string());
+            body["metadata"]["creationTimestamp"] = json!(Time(jiff::Timestamp::now()));
         }
         if asked.what.contains("/nodeimagecaches/") && body["spec"].is_null() {
             // A status write sends the whole object back.
@@ -193,7 +194,7 @@ impl Server {
         (200, body)
     }
 
-    /// Statuses and finalizers are replaced; a JSON patch tests and removes one annotation.
+    /// Statuses, finalizers and annotations are replaced; a JSON patch tests and removes one annotation.
     fn change_cache(&mut self, change: &Value) -> (u16, Value) {
         if let Some(operations) = change.as_array() {
             let path = operations[1]["path"].as_str().unwrap().to_owned();
@@ -211,8 +212,10 @@ impl Server {
         if change["status"].is_object() {
             self.cache["status"] = change["status"].clone();
         }
-        if change["metadata"]["finalizers"].is_array() {
-            self.cache["metadata"]["finalizers"] = change["metadata"]["finalizers"].clone();
+        for part in ["finalizers", "annotations"] {
+            if !change["metadata"][part].is_null() {
+                self.cache["metadata"][part] = change["metadata"][part].clone();
+            }
         }
         self.cache["metadata"]["resourceVersion"] = json!(self.version.to_string());
         (200, self.cache.clone())
@@ -405,11 +408,9 @@ pub(crate) fn object() -> NodeImageCache {
     object.metadata.uid = Some("object-uid".into());
     object.metadata.resource_version = Some("12".into());
     object.metadata.generation = Some(1);
-    object.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-        jiff::Timestamp::UNIX_EPOCH,
-    ));
+    object.metadata.creation_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
     object.spec.node_uid = "node-uid".into();
-    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now());
+    let now = Time(jiff::Timestamp::now());
     object.spec.caches = vec![CacheClaim {
         namespace: "team".into(),
         name: "web".into(),

@@ -10,6 +10,7 @@ use larder_api::{ImageCache, ImageCacheRevision};
 
 use super::overrides::{has_service_account, overrides};
 use super::{CONFIRM_AFTER, MAX_REMOVE_REVISIONS, Snapshot, saturating};
+use crate::requests::asked_at;
 use crate::select::Eligibility;
 
 /// One cache on one node, as it is.
@@ -166,13 +167,7 @@ impl Place<'_> {
     /// A refresh confirms what is confirmed only by pulling: references without a digest always, others after a day,
     /// unless an agent looks at them anyway.
     fn verify_after(&self, cache: &ImageCache, newest: &ImageCacheRevision) -> Option<Time> {
-        let asked = cache
-            .status
-            .as_ref()?
-            .last_refresh
-            .as_ref()?
-            .requested_at
-            .clone()?;
+        let asked = asked_at(cache.status.as_ref()?.last_refresh.as_ref()?)?;
         let checked = self.on_node.as_ref()?.checked_at.clone()?;
         let undigested = newest.spec.spec.images.iter().any(|i| i.digest.is_none());
         if self.watched && !undigested {

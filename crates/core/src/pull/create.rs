@@ -12,6 +12,7 @@ use super::decide::PullJob;
 use super::known::key;
 use crate::facts::NodeFacts;
 use crate::plan::{earliest, saturating, signed};
+use crate::requests::asked_at;
 use crate::select::Eligibility;
 use crate::{backoff, hash};
 
@@ -99,9 +100,7 @@ fn is_rejected(scope: &Scope<'_>, node: &NodeFacts, work: &mut Work<'_>) -> bool
 fn retry_at(scope: &Scope<'_>, node: &NodeFacts, failed: &ImageOnNode) -> Timestamp {
     let since = failed.since.as_ref().map_or(Timestamp::MIN, |t| t.0);
     let refresh = scope.cache.status.as_ref().and_then(|s| s.last_refresh.as_ref());
-    let asked = refresh
-        .filter(|r| r.finished_at.is_none())
-        .and_then(|r| r.requested_at.as_ref());
+    let asked = refresh.filter(|r| r.finished_at.is_none()).and_then(asked_at);
     if asked.is_some_and(|asked| asked.0 > since) {
         return since;
     }

@@ -7,6 +7,7 @@ use larder_api::node_image_cache::{CacheOnNode, Desired, ImageState, NodeState};
 use super::nodes::{NodeReport, Overview};
 use super::{ReportInput, images};
 use crate::plan::{CONFIRM_AFTER, saturating};
+use crate::requests::asked_at;
 
 /// The last refresh: finished once every workable node has done what it can.
 pub(super) fn refresh(input: &ReportInput<'_>, overview: &Overview<'_>) -> Option<RefreshStatus> {
@@ -16,7 +17,7 @@ pub(super) fn refresh(input: &ReportInput<'_>, overview: &Overview<'_>) -> Optio
     if refresh.finished_at.is_some() || stands_still {
         return Some(refresh);
     }
-    let asked = refresh.requested_at.clone();
+    let asked = asked_at(&refresh);
     if overview
         .workable()
         .all(|n| n.settled && is_confirmed(input, n, asked.as_ref()))

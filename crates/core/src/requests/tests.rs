@@ -44,7 +44,7 @@ fn each_of_the_two_ways_begins_a_refresh_of_its_own_name_and_only_one() {
         let begun = asked.last_refresh.clone().unwrap();
         assert_eq!(
             (begun.trigger, begun.requested_at.clone()),
-            (trigger, Some(Time(due)))
+            (trigger, Some(MicroTime(due)))
         );
         assert!(!asked.accepted, "nobody waits for a record of it");
 
@@ -64,12 +64,12 @@ fn each_of_the_two_ways_begins_a_refresh_of_its_own_name_and_only_one() {
         let caught_up = asked.last_refresh.unwrap();
         assert_eq!(
             caught_up.requested_at,
-            Some(Time(much_later)),
+            Some(MicroTime(much_later)),
             "what was missed is made up for"
         );
         let last = cache.status.as_mut().unwrap().last_refresh.as_mut().unwrap();
         *last = RefreshStatus {
-            finished_at: caught_up.requested_at.clone(),
+            finished_at: Some(Time(much_later)),
             ..caught_up
         };
         let next = read(&cache, "h", much_later);
@@ -135,7 +135,7 @@ fn a_refresh_that_a_clock_ahead_began_is_of_now_and_one_that_is_over_stays_as_it
         let mut refresh = begin("T".into(), RefreshTrigger::Annotation, at(requested));
         refresh.finished_at = finished.map(Time);
         cache.status.get_or_insert_default().last_refresh = Some(refresh.clone());
-        refresh.requested_at = Some(Time(at(read_as)));
+        refresh.requested_at = Some(MicroTime(at(read_as)));
         assert_eq!(read(&cache, "h", now).last_refresh, Some(refresh), "{requested}");
     }
 }

@@ -143,7 +143,7 @@ fn no_field_is_lost() {
         "failures": [{"image": "nginx", "reason": "NotFound", "message": "words", "nodes": 3, "sampleNodes": ["n7"]}],
         "failuresOmitted": 2,
         "lastRefresh": {
-            "token": "a", "requestedAt": time, "finishedAt": time, "finishedToken": "a", "trigger": "Annotation",
+            "token": "a", "requestedAt": "2026-11-21T07:00:00.250000Z", "finishedAt": time, "finishedToken": "a", "trigger": "Annotation",
             "changed": 2, "result": "Succeeded",
         },
         "lastPurge": {

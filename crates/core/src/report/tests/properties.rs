@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use larder_api::names::Reason;
 use larder_api::node_image_cache::{Desired, ImageState, NodeState};
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ prop_compose! {
         w.previous.last_purge = purged.then(purge);
         w.previous.last_refresh = refreshing.then(|| larder_api::image_cache_status::RefreshStatus {
             token: "T1".into(),
-            requested_at: Some(Time(at(100))),
+            requested_at: Some(MicroTime(at(100))),
             ..Default::default()
         });
         w

@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use larder_api::ImageCacheStatus;
 use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus};
 use larder_api::names::Reason;
@@ -10,7 +10,7 @@ use crate::select::Eligibility;
 fn refresh(minutes: i64) -> RefreshStatus {
     RefreshStatus {
         token: "T1".into(),
-        requested_at: Some(Time(at(minutes))),
+        requested_at: Some(MicroTime(at(minutes))),
         ..RefreshStatus::default()
     }
 }
