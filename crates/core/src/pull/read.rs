@@ -1,6 +1,6 @@
 //! Reads one pull Job: what arrived, what failed, and whether the Job has anything left to do.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::image_cache::OnMissingPlatform;
 use larder_api::names::Reason;
@@ -222,11 +222,13 @@ fn compare(
     // proves nothing; but a tag may have moved, and one newer resolution tells.
     if !fits && !image.image.contains('@') {
         let claim = scope.claim;
+        // Jobs tell their moment in whole seconds, and what was known in that second was known before.
+        let made_by = saturating(job.created_at, SignedDuration::from_secs(1));
         let again = (
             claim.namespace.clone(),
             claim.name.clone(),
             image.image.clone(),
-            job.created_at,
+            made_by,
         );
         work.resolve_again.push(again);
     }

@@ -104,6 +104,26 @@ async fn what_a_job_showed_is_written_before_the_job_goes() {
 }
 
 #[tokio::test]
+async fn what_was_known_in_the_second_of_a_job_is_in_doubt_once_its_pod_found_another_digest() {
+    let (ctx, _) = begun(|_| None);
+    run(&ctx).await.unwrap();
+    let job = job(&ctx);
+    let made_at = job.metadata.creation_timestamp.as_ref().unwrap().0;
+    let reference = "docker.io/library/nginx:1.27";
+    let known = |after: Duration| ctx.resolver.learned(reference, "sha256:old", made_at + after);
+    known(Duration::from_millis(200));
+    assert!(!ctx.resolver.in_doubt(reference));
+    let mut pod = done(&job);
+    let other = format!("docker.io/library/nginx@sha256:{}", "f".repeat(64));
+    pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].image_id = other;
+    ctx.world.pods.apply(pod);
+    run(&ctx).await.unwrap();
+    assert!(ctx.resolver.in_doubt(reference));
+    known(Duration::from_secs(2));
+    assert!(!ctx.resolver.in_doubt(reference));
+}
+
+#[tokio::test]
 async fn nothing_is_deleted_or_made_while_the_status_cannot_be_written() {
     let (ctx, log) = begun(|_| None);
     run(&ctx).await.unwrap();
