@@ -19,6 +19,7 @@ use crate::message::{redact, shorten};
 use crate::plan::{Revisions, earliest, saturating};
 use crate::purge::{Claims, RETRY_AFTER, failure, gone, leaving};
 use crate::removal::PurgeEntry;
+use crate::report::whole_seconds;
 
 /// The work of a removal of which only the status is known.
 pub(super) const WORK_OF_STATUS: &str = "";
@@ -230,7 +231,7 @@ fn try_again(
     };
     let until = saturating(record.at, RETRY_AFTER);
     next.removal_error = error.unwrap_or_default();
-    next.removal_error_at = Some(Time(record.at));
+    next.removal_error_at = Some(Time(whole_seconds(record.at)));
     if input.now < until {
         removals.wake_at = earliest(removals.wake_at, until);
         return false;

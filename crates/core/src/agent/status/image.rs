@@ -12,6 +12,7 @@ use crate::agent::scope::Scope;
 use crate::agent::types::Failed;
 use crate::agent::wanted::{Claimed, Key, Wish};
 use crate::message::{redact, shorten};
+use crate::report::whole_seconds;
 
 /// Longest message of an image, in characters.
 const MAX_WORDS: usize = 256;
@@ -64,7 +65,7 @@ pub(super) fn image(
                 "went from the node {} times without Larder's doing",
                 vanished.times
             ),
-            since: Some(Time(vanished.at)),
+            since: Some(Time(whole_seconds(vanished.at))),
             ..entry
         }),
         Some(Standing::Refused(words)) => Some(refused(scope, entry, words, disk)),
@@ -86,7 +87,7 @@ fn failed(claimed: &Claimed<'_>, entry: ImageOnNode, failed: &Failed) -> ImageOn
         reason: Some(failed.failure.reason),
         message: shorten(&redact(&failed.failure.message), MAX_WORDS),
         attempts: failed.attempts,
-        since: Some(Time(failed.at)),
+        since: Some(Time(whole_seconds(failed.at))),
         ..entry
     }
 }

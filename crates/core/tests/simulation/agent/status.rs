@@ -10,7 +10,7 @@ use larder_core::node::Write;
 
 use super::filled;
 use super::world::{Fate, World, image};
-use crate::parts::objects::{MIB, digest};
+use crate::parts::objects::{MIB, digest, stored};
 
 #[test]
 fn a_runtime_that_does_not_answer_changes_nothing_but_its_condition() {
@@ -112,7 +112,7 @@ fn what_was_never_resolved_is_pulled_by_tag_reported_and_asked_for_again() {
 #[test]
 fn a_refresh_of_what_is_there_confirms_it_even_if_its_clock_is_ahead() {
     let mut world = filled(&["a:1"]);
-    let asked = Time(world.now + SignedDuration::from_mins(3));
+    let asked = stored(&Time(world.now + SignedDuration::from_mins(3)));
     world.claimed("web").verify_after = Some(asked.clone());
     world.settle();
     assert_eq!(

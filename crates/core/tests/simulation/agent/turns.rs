@@ -94,7 +94,7 @@ impl World {
 
     fn carry_out(&mut self, decision: &Decision) {
         if decision.write == Write::Now {
-            self.status = Some(decision.status.clone());
+            self.status = Some(objects::stored(&decision.status));
             self.process.written_at = Some(self.now);
             self.writes += 1;
         }

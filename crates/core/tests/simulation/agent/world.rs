@@ -56,7 +56,7 @@ pub fn image(name: &str, content: &str, bytes: i64) -> RevisionImage {
 impl World {
     pub fn new() -> Self {
         Self {
-            now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000),
+            now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000) + SignedDuration::from_millis(347),
             spec: NodeImageCacheSpec {
                 node_uid: "node".into(),
                 ..NodeImageCacheSpec::default()

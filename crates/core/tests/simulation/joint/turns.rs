@@ -11,7 +11,7 @@ use larder_core::select::Eligibility;
 
 use super::world::World;
 use crate::parts::agent::{Process, Went};
-use crate::parts::objects::{by_name, name_of};
+use crate::parts::objects::{by_name, name_of, stored};
 use crate::parts::pods::{Fates, PullPod, begun};
 use crate::parts::removal::{Removal, Step};
 
@@ -203,7 +203,7 @@ impl World {
             return;
         };
         let wrote = self.write(object.metadata.uid.as_deref(), |o| {
-            o.status.get_or_insert_default().agent = Some(decision.status);
+            o.status.get_or_insert_default().agent = Some(stored(&decision.status));
         });
         if wrote {
             self.agent_sees = self.versions.len() - 1;
@@ -250,7 +250,7 @@ impl World {
         {
             let wrote = self.write(object.metadata.uid.as_deref(), |o| {
                 let status: &mut NodeImageCacheStatus = o.status.get_or_insert_default();
-                status.kubelet = Some(decision.status.clone());
+                status.kubelet = Some(stored(&decision.status));
             });
             if !wrote {
                 return;

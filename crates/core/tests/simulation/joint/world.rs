@@ -70,7 +70,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         Self {
-            now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000),
+            now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000) + SignedDuration::from_millis(347),
             facts: facts("node"),
             caches: vec![],
             newest: BTreeMap::new(),

@@ -48,7 +48,7 @@ pub struct Node {
 impl Node {
     pub fn new() -> Self {
         Self {
-            now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(100),
+            now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(100) + SignedDuration::from_millis(347),
             facts: facts("node-uid"),
             caches: vec![],
             revisions: vec![],
@@ -139,7 +139,7 @@ impl Node {
     pub fn apply(&mut self, crash: bool) -> NodeDecision {
         let decision = self.decide();
         if decision.write == Write::Now {
-            self.status = Some(decision.status.clone());
+            self.status = Some(objects::stored(&decision.status));
             self.writes += 1;
         }
         if crash {

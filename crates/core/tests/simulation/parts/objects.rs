@@ -9,8 +9,15 @@ use larder_api::{ImageCache, ImageCacheRevision, ImageCacheSpec};
 use larder_core::facts::NodeFacts;
 use larder_core::image_ref::ImageRef;
 use larder_core::plan::Revisions;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub const MIB: i64 = 1 << 20;
+
+/// What the API server gives back of what was written: moments have whole seconds.
+pub fn stored<T: Serialize + DeserializeOwned>(written: &T) -> T {
+    serde_json::from_value(serde_json::to_value(written).unwrap()).unwrap()
+}
 
 /// The digest of something.
 pub fn digest(of: &str) -> String {
@@ -104,7 +111,7 @@ pub fn cache(uid: &str, name: &str, removal: Removal) -> ImageCache {
 
 /// A claim of a cache whose UID is its name.
 pub fn claim(now: Timestamp, cache: &str, revision: &str) -> CacheClaim {
-    CacheClaim {
+    stored(&CacheClaim {
         namespace: "ns".into(),
         name: cache.into(),
         uid: cache.into(),
@@ -119,5 +126,5 @@ pub fn claim(now: Timestamp, cache: &str, revision: &str) -> CacheClaim {
         private_images: PrivateImages::Kubelet,
         service_account: false,
         overrides: None,
-    }
+    })
 }
