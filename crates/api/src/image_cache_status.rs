@@ -184,7 +184,7 @@ pub struct RefreshStatus {
     pub requested_at: Option<MicroTime>,
     /// When every workable node was Ready, or could get no further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
     /// Equals `token` once finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_token: Option<String>,

@@ -165,7 +165,7 @@ fn not_ahead(refresh: &mut RefreshStatus, now: Timestamp) {
 
 fn supersede(refresh: Option<&mut RefreshStatus>, now: Timestamp) {
     if let Some(refresh) = refresh.filter(|r| r.finished_at.is_none()) {
-        refresh.finished_at = Some(Time(now));
+        refresh.finished_at = Some(MicroTime(now));
         refresh.finished_token = Some(refresh.token.clone());
         refresh.result = Some(RefreshResult::Superseded);
     }

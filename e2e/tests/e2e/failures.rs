@@ -1,11 +1,12 @@
 //! Images that cannot be had: each is named with its reason, and none holds up the rest.
 
+use larder_api::image_cache_status::RefreshResult;
 use larder_api::names::Reason;
 use larder_e2e::cluster::registry::RegistryKind::{Auth, Open};
 use larder_e2e::images::ImageSpec;
 use serde_json::json;
 
-use crate::support::{Env, condition, failure};
+use crate::support::{Env, condition, failure, reason};
 
 #[tokio::test]
 async fn every_bad_image_is_named_and_the_rest_is_in_place() {
@@ -119,5 +120,39 @@ async fn an_image_for_another_platform_is_skipped_or_fails_as_asked() {
         .await;
     assert_eq!(condition(&status, "Degraded"), Some("True"));
     assert_eq!(condition(&status, "Ready"), Some("False"));
+    // There is nothing to try, and so nothing to wait for.
+    let refresh = fail.refresh("anyway").await.last_refresh.unwrap();
+    assert_eq!(refresh.result, Some(RefreshResult::Failed));
+    ns.delete().await;
+}
+
+#[tokio::test]
+async fn a_refresh_tries_at_once_what_would_have_waited_for_long() {
+    let env = Env::shared().await;
+    let ns = env.namespace("again").await;
+    let image = format!("quay.io/{}/late:1", ns.name);
+    let spec = json!({
+        "images": [{"image": image}],
+        "resolve": "OnNode",
+        "retry": {"initialDelay": "10m", "maxDelay": "1h"},
+    });
+    let cache = ns.cache("app", spec).await;
+    cache
+        .until("every node has failed", 60, |s| {
+            failure(s, &image).is_some_and(|f| f.nodes == 3) && reason(s, "Ready") == Some("NodesFailed")
+        })
+        .await;
+    let refresh = cache.refresh("too early").await.last_refresh.unwrap();
+    assert_eq!(refresh.result, Some(RefreshResult::Failed));
+    env.push(
+        Open,
+        &ImageSpec::new(rand::random()).layers(1, 50_000),
+        &format!("{}/late", ns.name),
+        "1",
+    )
+    .await;
+    let refresh = cache.refresh("now").await.last_refresh.unwrap();
+    assert_eq!(refresh.result, Some(RefreshResult::Succeeded));
+    cache.ready(10).await;
     ns.delete().await;
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use larder_api::ImageCacheStatus;
 use larder_api::image_cache_status::RefreshResult;
-use larder_api::names::{REFRESH_ANNOTATION, Reason};
+use larder_api::names::Reason;
 use larder_e2e::cluster::registry::RegistryKind::Open;
 use larder_e2e::images::ImageSpec;
 use larder_testkit::registry::{Auth, Fault};
@@ -15,17 +15,6 @@ use crate::support::{Cache, Env, Guest, Namespace, condition, eventually, reason
 
 fn image() -> ImageSpec {
     ImageSpec::new(rand::random()).layers(1, 10_000)
-}
-
-/// Asks for a refresh and waits for its end.
-async fn refresh(cache: &Cache, token: &str) -> ImageCacheStatus {
-    cache.annotate(REFRESH_ANNOTATION, token).await;
-    cache
-        .until(&format!("refresh {token} is finished"), 120, |s| {
-            let last = s.last_refresh.as_ref();
-            last.is_some_and(|r| r.finished_token.as_deref() == Some(token))
-        })
-        .await
 }
 
 fn result(status: &ImageCacheStatus) -> Option<RefreshResult> {
@@ -91,7 +80,7 @@ async fn a_registry_in_trouble_takes_nothing_away_is_named_and_forgiven() {
     for kind in ["truncated", "endless"] {
         digests.insert(kind, guest.put(&repository(kind), "1", &image()));
     }
-    let status = refresh(&cache, "faults").await;
+    let status = cache.refresh("faults").await;
     assert_eq!(result(&status), Some(RefreshResult::Failed));
     let words = [
         (slow.as_str(), Reason::RegistryUnreachable, "no answer in time"),
@@ -137,7 +126,7 @@ async fn a_registry_in_trouble_takes_nothing_away_is_named_and_forgiven() {
     guest.registry.take_log();
     let begun = Instant::now();
     guest.registry.fault("/v2/*", later);
-    let status = refresh(&cache, "later").await;
+    let status = cache.refresh("later").await;
     assert_eq!(result(&status), Some(RefreshResult::Failed));
     let all = |reason, words| references.each_ref().map(|image| (image.as_str(), reason, words));
     let status = named(&cache, &all(Reason::RateLimited, "429 Too Many Requests")).await;
@@ -153,7 +142,7 @@ async fn a_registry_in_trouble_takes_nothing_away_is_named_and_forgiven() {
 
     // Nobody listens.
     guest.down().await;
-    let status = refresh(&cache, "down").await;
+    let status = cache.refresh("down").await;
     assert_eq!(result(&status), Some(RefreshResult::Failed));
     let status = named(&cache, &all(Reason::RegistryUnreachable, "")).await;
     assert_eq!(
@@ -171,7 +160,7 @@ async fn a_registry_in_trouble_takes_nothing_away_is_named_and_forgiven() {
         ("ratelimit-remaining", "76;w=60"),
     ];
     guest.registry.fault("/v2/*", Fault::Headers(remaining));
-    let status = refresh(&cache, "tokens").await;
+    let status = cache.refresh("tokens").await;
     assert_eq!(
         (result(&status), &status.revision),
         (Some(RefreshResult::Succeeded), &whole)
@@ -249,7 +238,7 @@ async fn a_moved_tag_is_told_and_nodes_that_found_different_digests_are_too() {
     assert_eq!(condition(&status, "Ready"), Some("True"));
     assert_eq!(reason(&status, "Degraded"), Some("DigestsDiffer"));
     event(&ns, "DigestsDiffer", &moved[..19]).await;
-    refresh(&on_node, "agree").await;
+    on_node.refresh("agree").await;
     on_node
         .until("the nodes agree", 60, |s| reason(s, "Resolved") == Some("OnNode"))
         .await;
@@ -257,7 +246,7 @@ async fn a_moved_tag_is_told_and_nodes_that_found_different_digests_are_too() {
     let central = ns.cache("central", json!({"images": images})).await;
     central.ready(60).await;
     let digest = env.push(Open, &image(), &repository, "1").await.digest;
-    refresh(&central, "moved").await;
+    central.refresh("moved").await;
     event(&ns, "TagMoved", &format!(" -> {}", &digest[..19])).await;
     ns.delete().await;
 }

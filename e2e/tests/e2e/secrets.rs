@@ -2,11 +2,11 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use larder_api::names::{HTTP_SOURCE_SECRET, REFRESH_ANNOTATION, Reason};
+use larder_api::names::{HTTP_SOURCE_SECRET, Reason};
 use larder_e2e::cluster::registry::RegistryKind::{Auth, Open};
 use serde_json::json;
 
-use crate::support::{Cache, Env, Namespace, Pages, failure, nothing_tells, told};
+use crate::support::{Env, Namespace, Pages, failure, nothing_tells, told};
 
 /// A password that nobody else has.
 fn password() -> String {
@@ -26,16 +26,6 @@ impl Namespace {
             .await
             .unwrap();
     }
-}
-
-async fn refreshed(cache: &Cache, token: &str) {
-    cache.annotate(REFRESH_ANNOTATION, token).await;
-    cache
-        .until(&format!("refresh {token} is finished"), 60, |s| {
-            let last = s.last_refresh.as_ref();
-            last.is_some_and(|r| r.finished_token.as_deref() == Some(token))
-        })
-        .await;
 }
 
 #[tokio::test]
@@ -66,7 +56,7 @@ async fn pull_secrets_right_wrong_and_rotated_are_told_nowhere() {
     nothing_tells(&env, &all);
     // Rotated before the registry knows: what is there stays.
     give(&rotated).await;
-    refreshed(&cache, "rotated").await;
+    cache.refresh("rotated").await;
     nothing_tells(&env, &all);
     for node in env.nodes() {
         assert!(env.node_has(&node, &image), "{node} lost what it had");
@@ -107,7 +97,7 @@ async fn the_token_of_a_list_goes_to_its_host_alone_and_is_told_nowhere() {
 
     // The server wants another one now.
     pages.require(&format!("Bearer {second}"));
-    refreshed(&cache, "rotated").await;
+    cache.refresh("rotated").await;
     let status = cache
         .until("the old token is refused", 30, |s| {
             s.sources.iter().any(|s| s.reason == "Unauthorized")
@@ -116,7 +106,7 @@ async fn the_token_of_a_list_goes_to_its_host_alone_and_is_told_nowhere() {
     assert_eq!(status.sources[0].images, 1, "what the list said last stays");
     nothing_tells(&env, &all);
     ns.http_secret("list", &pages.origin(), &second).await;
-    refreshed(&cache, "mended").await;
+    cache.refresh("mended").await;
     cache
         .until("the new token serves", 30, |s| s.sources.iter().all(|s| s.ready))
         .await;

@@ -165,10 +165,15 @@ impl Place<'_> {
     }
 
     /// A refresh confirms what is confirmed only by pulling: references without a digest always, others after a day,
-    /// unless an agent looks at them anyway.
+    /// unless an agent looks at them anyway. What the agent could not pull it tries again at once.
     fn verify_after(&self, cache: &ImageCache, newest: &ImageCacheRevision) -> Option<Time> {
-        let asked = asked_at(cache.status.as_ref()?.last_refresh.as_ref()?)?;
-        let checked = self.on_node.as_ref()?.checked_at.clone()?;
+        let refresh = cache.status.as_ref()?.last_refresh.as_ref()?;
+        let asked = asked_at(refresh)?;
+        let on_node = self.on_node.as_ref()?;
+        if self.watched && on_node.state == NodeState::Failed && refresh.finished_at.is_none() {
+            return Some(asked);
+        }
+        let checked = on_node.checked_at.clone()?;
         let undigested = newest.spec.spec.images.iter().any(|i| i.digest.is_none());
         if self.watched && !undigested {
             return None;

@@ -111,7 +111,8 @@ fn retry_at(scope: &Scope<'_>, node: &NodeFacts, failed: &ImageOnNode) -> Timest
         failed.attempts.max(1),
         seed,
     );
-    after(since, delay)
+    // Never in the second of the failure: as far as whole seconds tell, it would be that of the Job that follows.
+    after(since, delay).max(saturating(since, SignedDuration::from_secs(1)))
 }
 
 fn after(at: Timestamp, delay: std::time::Duration) -> Timestamp {

@@ -1,11 +1,11 @@
 //! When a refresh or a purge is finished.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus};
-use larder_api::node_image_cache::{CacheOnNode, Desired, ImageState, NodeState};
+use larder_api::node_image_cache::{CacheOnNode, Desired, ImageOnNode, ImageState, NodeState};
 
 use super::nodes::{NodeReport, Overview};
-use super::{ReportInput, images};
+use super::{ReportInput, images, whole_seconds};
 use crate::plan::{CONFIRM_AFTER, saturating};
 use crate::requests::asked_at;
 
@@ -26,7 +26,7 @@ pub(super) fn refresh(input: &ReportInput<'_>, overview: &Overview<'_>) -> Optio
             || !input.wanted.invalid.is_empty()
             || input.sources.iter().any(|s| !s.ready)
             || overview.workable().any(|n| !n.is_ready());
-        refresh.finished_at = Some(whole_seconds(input));
+        refresh.finished_at = Some(MicroTime(input.now));
         refresh.finished_token = Some(refresh.token.clone());
         refresh.result = Some(if failed {
             RefreshResult::Failed
@@ -44,9 +44,15 @@ fn is_confirmed(input: &ReportInput<'_>, node: &NodeReport<'_>, asked: Option<&T
         return true;
     };
     if !node.is_ready() {
-        // What failed before the refresh is tried again at once: the refresh waits for the outcome.
-        let failed = node.view.images.iter().filter(|i| i.state == ImageState::Failed);
-        let mut since = failed.filter_map(|i| i.since.as_ref());
+        // What failed before the refresh is tried again at once: the refresh waits for the outcome. What cannot be tried,
+        // such as an image for which the disk has no room, has none.
+        let failed = |i: &&&ImageOnNode| i.state == ImageState::Failed && i.attempts > 0;
+        let mut since = node
+            .view
+            .images
+            .iter()
+            .filter(failed)
+            .filter_map(|i| i.since.as_ref());
         return node.overdue || since.all(|since| since >= asked);
     }
     let undigested = images::images(input).iter().any(|i| i.digest.is_none());
@@ -88,11 +94,7 @@ pub(super) fn purge(input: &ReportInput<'_>) -> Option<PurgeStatus> {
     purge.in_use = sum(|o| o.in_use);
     purge.foreign = sum(|o| o.foreign);
     purge.shared = sum(|o| o.shared);
-    purge.finished_at = Some(whole_seconds(input));
+    purge.finished_at = Some(Time(whole_seconds(input.now)));
     purge.finished_token = Some(purge.token.clone());
     Some(purge)
-}
-
-fn whole_seconds(input: &ReportInput<'_>) -> Time {
-    Time(super::whole_seconds(input.now))
 }

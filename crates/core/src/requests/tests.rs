@@ -59,7 +59,7 @@ fn each_of_the_two_ways_begins_a_refresh_of_its_own_name_and_only_one() {
         assert_eq!(read(&cache, "h", much_later).wake_at, None);
 
         let last = cache.status.as_mut().unwrap().last_refresh.as_mut().unwrap();
-        last.finished_at = Some(Time(due));
+        last.finished_at = Some(MicroTime(due));
         let asked = read(&cache, "h", much_later);
         let caught_up = asked.last_refresh.unwrap();
         assert_eq!(
@@ -69,7 +69,7 @@ fn each_of_the_two_ways_begins_a_refresh_of_its_own_name_and_only_one() {
         );
         let last = cache.status.as_mut().unwrap().last_refresh.as_mut().unwrap();
         *last = RefreshStatus {
-            finished_at: Some(Time(much_later)),
+            finished_at: Some(MicroTime(much_later)),
             ..caught_up
         };
         let next = read(&cache, "h", much_later);
@@ -133,7 +133,7 @@ fn a_refresh_that_a_clock_ahead_began_is_of_now_and_one_that_is_over_stays_as_it
         (Some(now), "2026-03-27T14:00:00Z", "2026-03-27T14:00:00Z"),
     ] {
         let mut refresh = begin("T".into(), RefreshTrigger::Annotation, at(requested));
-        refresh.finished_at = finished.map(Time);
+        refresh.finished_at = finished.map(MicroTime);
         cache.status.get_or_insert_default().last_refresh = Some(refresh.clone());
         refresh.requested_at = Some(MicroTime(at(read_as)));
         assert_eq!(read(&cache, "h", now).last_refresh, Some(refresh), "{requested}");

@@ -143,8 +143,8 @@ fn no_field_is_lost() {
         "failures": [{"image": "nginx", "reason": "NotFound", "message": "words", "nodes": 3, "sampleNodes": ["n7"]}],
         "failuresOmitted": 2,
         "lastRefresh": {
-            "token": "a", "requestedAt": "2026-11-21T07:00:00.250000Z", "finishedAt": time, "finishedToken": "a", "trigger": "Annotation",
-            "changed": 2, "result": "Succeeded",
+            "token": "a", "requestedAt": "2026-11-21T07:00:00.250000Z", "finishedAt": "2026-11-21T07:00:01.000000Z",
+            "finishedToken": "a", "trigger": "Annotation", "changed": 2, "result": "Succeeded",
         },
         "lastPurge": {
             "token": "b", "requestedAt": time, "finishedAt": time, "finishedToken": "b", "inForce": true,

@@ -66,7 +66,8 @@ pub async fn reconcile(ctx: Arc<Context>, node: String) -> Result<Option<Duratio
         ctx.with_memory(&node, |memory| memory.written_at = Some(now));
     }
     for (namespace, cache, reference, at) in decision.resolve_again {
-        ctx.resolver.moved(&reference, at);
+        // No answer is as late as a moment to come.
+        ctx.resolver.moved(&reference, at.min(now));
         ctx.queues.caches.mark((namespace, cache));
     }
     let deleted = apply::delete(&ctx, &node, &decision.delete).await;

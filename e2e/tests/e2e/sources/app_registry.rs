@@ -3,7 +3,7 @@
 use larder_e2e::cluster::registry::RegistryKind::Open;
 use serde_json::json;
 
-use super::{holds_exactly, newest, refresh};
+use super::{holds_exactly, newest};
 use crate::support::{Env, Namespace, Pages, eventually};
 
 /// A compose file of these services and images.
@@ -163,7 +163,7 @@ async fn an_app_that_leaves_its_registry_is_purged_or_retained() {
     }
     for (name, [a, b, _], cache) in &caches {
         serve_apps(&pages, name, &[("a", a), ("b", b)]);
-        refresh(cache, "dropped").await;
+        cache.refresh("dropped").await;
         holds_exactly(&ns, cache, 10, &[a, b]).await;
         cache.ready(60).await;
     }

@@ -7,7 +7,7 @@ use kube::api::DeleteParams;
 use larder_e2e::cluster::registry::RegistryKind::Open;
 use serde_json::json;
 
-use super::{holds_exactly, newest, refresh};
+use super::{holds_exactly, newest};
 use crate::support::{Env, Pages, reason};
 
 #[tokio::test]
@@ -59,12 +59,12 @@ async fn a_list_behind_a_url_costs_nothing_while_it_stays_and_keeps_its_images_w
     let first = cache.ready(60).await.revision;
     assert_eq!(pages.answers("/list"), [200]);
 
-    let status = refresh(&cache, "T1").await;
+    let status = cache.refresh("T1").await;
     assert_eq!(pages.answers("/list"), [200, 304]);
     assert_eq!(status.revision, first);
 
     pages.fail(Some(503));
-    refresh(&cache, "T2").await;
+    cache.refresh("T2").await;
     let status = cache
         .until("the failure is said", 10, |s| s.sources.iter().any(|s| !s.ready))
         .await;

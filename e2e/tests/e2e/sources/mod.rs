@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
-use larder_api::names::REFRESH_ANNOTATION;
-use larder_api::{ImageCacheRevision, ImageCacheStatus};
+use larder_api::ImageCacheRevision;
 use serde_json::json;
 
 use crate::support::{Cache, Namespace, eventually};
@@ -58,15 +57,4 @@ pub async fn holds_exactly(ns: &Namespace, cache: &Cache, seconds: u64, images: 
     })
     .await;
     begun.elapsed()
-}
-
-/// Asks for a refresh and waits until it is finished.
-pub async fn refresh(cache: &Cache, token: &str) -> ImageCacheStatus {
-    cache.annotate(REFRESH_ANNOTATION, token).await;
-    cache
-        .until(&format!("refresh {token} is finished"), 60, |s| {
-            let last = s.last_refresh.as_ref();
-            last.is_some_and(|r| r.finished_token.as_deref() == Some(token))
-        })
-        .await
 }

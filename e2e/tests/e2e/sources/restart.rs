@@ -3,7 +3,7 @@
 use larder_e2e::cluster::registry::RegistryKind::Open;
 use serde_json::json;
 
-use super::{holds_exactly, newest, refresh};
+use super::{holds_exactly, newest};
 use crate::support::{Env, Pages, reason};
 
 /// Images would be purged if they left: the operator that starts while a source is down knows them from the revision.
@@ -35,7 +35,7 @@ async fn a_source_that_is_down_keeps_its_images_also_when_the_operator_starts_an
 
     pages.fail(Some(502));
     env.restart_operator().await;
-    let status = refresh(&cache, "down").await;
+    let status = cache.refresh("down").await;
     assert_eq!(status.revision, before.revision);
     let status = cache
         .until("both sources are missed", 60, |s| {

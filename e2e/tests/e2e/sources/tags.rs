@@ -4,7 +4,7 @@ use larder_e2e::cluster::registry::RegistryKind::Open;
 use larder_e2e::images::ImageSpec;
 use serde_json::json;
 
-use super::{holds_exactly, refresh};
+use super::holds_exactly;
 use crate::support::Env;
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn the_newest_tags_move_with_the_repository() {
     let tagged = |tag: &str| format!("{whole}:{tag}");
     holds_exactly(&ns, &cache, 5, &[&tagged("1.1.0"), &tagged("1.2.0")]).await;
     push("1.3.0").await;
-    refresh(&cache, "T1").await;
+    cache.refresh("T1").await;
     holds_exactly(&ns, &cache, 10, &[&tagged("1.2.0"), &tagged("1.3.0")]).await;
     cache.ready(60).await;
     for node in env.nodes() {

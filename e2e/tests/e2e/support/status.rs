@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use larder_api::image_cache_status::{Failure, NodeStatus};
+use larder_api::names::REFRESH_ANNOTATION;
 use larder_api::{ImageCache, ImageCacheStatus};
 use serde_json::{Value, json};
 
@@ -60,6 +61,16 @@ impl Cache {
     pub async fn annotate(&self, key: &str, value: &str) {
         self.patch(json!({"metadata": {"annotations": {key: value}}}))
             .await;
+    }
+
+    /// Asks for a refresh and waits for its end.
+    pub async fn refresh(&self, token: &str) -> ImageCacheStatus {
+        self.annotate(REFRESH_ANNOTATION, token).await;
+        self.until(&format!("refresh {token} is finished"), 120, |s| {
+            let last = s.last_refresh.as_ref();
+            last.is_some_and(|r| r.finished_token.as_deref() == Some(token))
+        })
+        .await
     }
 
     pub async fn delete(&self) {

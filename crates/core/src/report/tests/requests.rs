@@ -111,7 +111,29 @@ fn a_node_out_of_time_ends_a_refresh_as_failed() {
     let mut w = refreshing(vec![new("n1").reports(NodeState::Pulling)]);
     w.now = at(123);
     assert_eq!(result(&w), Some(RefreshResult::Failed));
-    assert_eq!(w.report().last_refresh.unwrap().finished_at, Some(Time(at(123))));
+    assert_eq!(
+        w.report().last_refresh.unwrap().finished_at,
+        Some(MicroTime(at(123)))
+    );
+}
+
+#[test]
+fn a_refresh_waits_for_what_is_tried_again_and_not_for_what_cannot_be_tried() {
+    // In minute 1, before the refresh.
+    let tried = new("n1").fails("nginx", Reason::NotFound, "there is none");
+    assert_eq!(result(&refreshing(vec![tried])), None);
+    for (reason, words) in [
+        (Reason::InsufficientDisk, "the disk has no room"),
+        (Reason::NoMatchingPlatform, "no manifest for linux/amd64"),
+    ] {
+        let mut refused = new("n1").fails("nginx", reason, words);
+        refused.images[0].attempts = 0;
+        assert_eq!(
+            result(&refreshing(vec![refused])),
+            Some(RefreshResult::Failed),
+            "{words}"
+        );
+    }
 }
 
 #[test]
@@ -153,7 +175,7 @@ fn what_has_no_digest_is_confirmed_by_every_refresh_and_all_after_a_day() {
 fn a_finished_refresh_is_left_alone() {
     let mut w = refreshing(vec![new("n1").reports(NodeState::Pulling)]);
     let finished = RefreshStatus {
-        finished_at: Some(Time(at(3))),
+        finished_at: Some(MicroTime(at(3))),
         finished_token: Some("T1".into()),
         result: Some(RefreshResult::Superseded),
         ..refresh(2)

@@ -1,10 +1,9 @@
 //! How many nodes change at a time.
 
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use larder_api::image_cache::Removal;
-use larder_api::image_cache_status::{ImageCacheStatus, RefreshStatus};
 use larder_core::plan::slot_limit;
 
 use super::world::Cluster;
@@ -36,14 +35,7 @@ fn a_refresh_that_confirms_goes_by_slots_too() {
     cluster.revisions[0].spec.spec.images[0].digest = None;
     cluster.settle();
     cluster.now += SignedDuration::from_mins(1);
-    let refresh = RefreshStatus {
-        requested_at: Some(MicroTime(cluster.now)),
-        ..RefreshStatus::default()
-    };
-    cluster.caches[0].status = Some(ImageCacheStatus {
-        last_refresh: Some(refresh),
-        ..ImageCacheStatus::default()
-    });
+    cluster.refresh("a");
     for node in ["node-0", "node-1", "node-2"] {
         cluster.now += SignedDuration::from_secs(1);
         let made = cluster.step();
@@ -58,6 +50,33 @@ fn a_refresh_that_confirms_goes_by_slots_too() {
             .values()
             .all(|o| o.spec.caches[0].verify_after.is_some())
     );
+}
+
+#[test]
+fn agents_hear_of_a_refresh_where_they_failed_and_only_there() {
+    let mut cluster = Cluster::new(2);
+    cluster.cache("a", Removal::Retain, 1);
+    cluster.revise("a", "one");
+    cluster.step();
+    for (node, works) in [("node-0", false), ("node-1", true)] {
+        cluster.agent(node, true);
+        cluster.work(node, works);
+    }
+    cluster.step();
+    cluster.now += SignedDuration::from_mins(1);
+    cluster.refresh("a");
+    let asked = Some(Time(cluster.now));
+    cluster.step();
+    let told = |cluster: &Cluster, node: &str| cluster.objects[node].spec.caches[0].verify_after.clone();
+    assert_eq!(
+        (told(&cluster, "node-0"), told(&cluster, "node-1")),
+        (asked.clone(), None)
+    );
+    // It fails again: the same refresh asks no second time.
+    cluster.now += SignedDuration::from_mins(1);
+    cluster.work("node-0", false);
+    assert!(cluster.step().actions.is_empty());
+    assert_eq!(told(&cluster, "node-0"), asked);
 }
 
 #[test]

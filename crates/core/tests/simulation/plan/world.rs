@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use larder_api::image_cache::{ImageEntry, Removal};
+use larder_api::image_cache_status::RefreshStatus;
 use larder_api::names::CLEANUP_FINALIZER;
 use larder_api::node_image_cache::{
     AgentStatus, CacheOnNode, Desired, NodeImageCacheStatus, NodeState, PullerStatus,
@@ -156,6 +157,19 @@ impl Cluster {
             }
         }
         plan
+    }
+
+    /// Somebody asks for a refresh now.
+    pub fn refresh(&mut self, cache: &str) {
+        let now = Some(MicroTime(self.now));
+        let mut caches = self.caches.iter_mut();
+        let cache = caches
+            .find(|c| c.metadata.name.as_deref() == Some(cache))
+            .unwrap();
+        cache.status.get_or_insert_default().last_refresh = Some(RefreshStatus {
+            requested_at: now,
+            ..RefreshStatus::default()
+        });
     }
 
     /// What the node holds of the cache, by the word of whoever pulls there.

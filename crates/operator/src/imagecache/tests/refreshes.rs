@@ -18,7 +18,7 @@ fn failed(mut cache: ImageCache, ago: i64) -> ImageCache {
     cache.status.get_or_insert_default().last_refresh = Some(RefreshStatus {
         token: "T".into(),
         requested_at: Some(MicroTime(begun)),
-        finished_at: Some(Time(begun)),
+        finished_at: Some(MicroTime(begun)),
         finished_token: Some("T".into()),
         result: Some(RefreshResult::Failed),
         ..RefreshStatus::default()
