@@ -170,6 +170,28 @@ fn what_a_pod_found_before_a_refresh_does_not_answer_it() {
 }
 
 #[test]
+fn no_retry_begins_in_the_second_of_the_failure() {
+    // The delays are of 0.8 to 1 s, by image.
+    for image in images("a.io", 5) {
+        let mut node = Node::new();
+        node.revision("r", std::slice::from_ref(&image));
+        node.fates.insert(image, Fate::Fails(9));
+        node.claim("c", "r", Removal::Retain);
+        node.caches[0].spec.retry.max_delay = std::time::Duration::from_secs(1).into();
+        while node.status.as_ref().is_none_or(|s| s.images.is_empty()) {
+            node.run(1);
+        }
+        let failed = &node.status.as_ref().unwrap().images[0];
+        let since = failed.since.as_ref().unwrap().0;
+        let again = node.decide().wake_at.unwrap();
+        assert!(
+            again >= since + SignedDuration::from_secs(1),
+            "{failed:?}: {again}"
+        );
+    }
+}
+
+#[test]
 fn an_image_that_hangs_lets_the_others_pass_after_half_a_minute_and_times_out() {
     let mut node = Node::new();
     node.revision("r", &images("a.io", 5));
