@@ -108,7 +108,8 @@ pub struct CacheClaim {
     /// How images are removed.
     #[serde(default)]
     pub removal: Removal,
-    /// Set by a refresh: images last confirmed before this moment are confirmed again.
+    /// Set by a refresh: images last confirmed before this moment are confirmed again, and the agent tries at once what it
+    /// failed to pull before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_after: Option<Time>,
     /// Who pulls.

@@ -178,7 +178,7 @@ async fn a_clock_that_was_ahead_makes_the_registry_be_asked_once() {
     }
 }
 
-/// Objects tell moments in whole seconds: what a registry said just before a refresh is no answer to it.
+/// What a registry said just before a refresh, in the same second, is no answer to it.
 #[tokio::test(start_paused = true)]
 async fn what_was_known_in_the_second_of_a_refresh_is_older_than_the_refresh() {
     let (ctx, _, lists) = asking(nowhere());
