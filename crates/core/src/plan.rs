@@ -12,7 +12,9 @@ mod place;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use larder_api::image_cache_status::RefreshStatus;
 use larder_api::node_image_cache::CacheClaim;
 use larder_api::{ImageCache, ImageCacheRevision, NodeImageCache, NodeImageCacheSpec};
 
@@ -188,6 +190,17 @@ pub fn slot_limit(max_concurrent_nodes: &IntOrString, workable: usize) -> usize 
 
 pub(crate) fn signed(duration: kube::core::Duration) -> SignedDuration {
     SignedDuration::try_from(std::time::Duration::from(duration)).unwrap_or(SignedDuration::MAX)
+}
+
+/// A `Time` in an object has no fractions of a second: a status with one would differ from what the API server returns.
+pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+/// When a refresh was asked for, as nodes tell moments: in whole seconds. One of the same second may be before or after.
+pub(crate) fn asked_at(refresh: &RefreshStatus) -> Option<Time> {
+    let at = refresh.requested_at.as_ref()?.0;
+    Some(Time(whole_seconds(at)))
 }
 
 pub(crate) fn saturating(at: Timestamp, by: SignedDuration) -> Timestamp {

@@ -175,10 +175,5 @@ fn due(claim: &CacheClaim, overall: SignedDuration) -> Timestamp {
     saturating(begun, overall)
 }
 
-/// A `Time` in an object has no fractions of a second: a status with one would differ from what the API server returns.
-pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
-}
-
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,6 @@ use larder_api::names::{
 use larder_api::{ImageCache, ImageCacheSpec};
 
 use crate::plan::signed;
-use crate::report::whole_seconds;
 use crate::schedule::{Next, Runs, Schedule, ScheduleError};
 
 /// What was asked for and is to be recorded.
@@ -79,12 +78,6 @@ pub fn read(cache: &ImageCache, images_hash: &str, now: Timestamp) -> Requests {
         by_time(cache, &mut requests, now);
     }
     requests
-}
-
-/// When a refresh was asked for, as nodes tell moments: in whole seconds. One of the same second may be before or after.
-pub(crate) fn asked_at(refresh: &RefreshStatus) -> Option<Time> {
-    let at = refresh.requested_at.as_ref()?.0;
-    Some(Time(whole_seconds(at)))
 }
 
 /// When the spec asks for refreshes by itself; none where it does not.

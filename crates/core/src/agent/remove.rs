@@ -16,10 +16,9 @@ use super::scope::{Scope, previous};
 use super::types::{AgentInput, Memory, RemoveOrder, Removed};
 use crate::entry::{going, is_leaving};
 use crate::message::{redact, shorten};
-use crate::plan::{Revisions, earliest, saturating};
+use crate::plan::{Revisions, earliest, saturating, whole_seconds};
 use crate::purge::{Claims, RETRY_AFTER, failure, gone, leaving};
 use crate::removal::PurgeEntry;
-use crate::report::whole_seconds;
 
 /// The work of a removal of which only the status is known.
 pub(super) const WORK_OF_STATUS: &str = "";

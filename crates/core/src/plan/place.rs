@@ -9,8 +9,7 @@ use larder_api::node_image_cache::{CacheClaim, CacheOnNode, Desired, NodeState};
 use larder_api::{ImageCache, ImageCacheRevision};
 
 use super::overrides::{has_service_account, overrides};
-use super::{CONFIRM_AFTER, MAX_REMOVE_REVISIONS, Snapshot, saturating};
-use crate::requests::asked_at;
+use super::{CONFIRM_AFTER, MAX_REMOVE_REVISIONS, Snapshot, asked_at, saturating};
 use crate::select::Eligibility;
 
 /// One cache on one node, as it is.

@@ -11,8 +11,7 @@ use super::claim::{Scope, Work, bytes};
 use super::decide::PullJob;
 use super::known::key;
 use crate::facts::NodeFacts;
-use crate::plan::{earliest, saturating, signed};
-use crate::requests::asked_at;
+use crate::plan::{asked_at, earliest, saturating, signed};
 use crate::select::Eligibility;
 use crate::{backoff, hash};
 

@@ -7,13 +7,14 @@ use larder_api::image_cache_status::SourceStatus;
 use larder_api::names::condition::{ACCEPTED, DEGRADED, PROGRESSING, READY, RESOLVED};
 use larder_api::node_image_cache::{Desired, NodeState};
 
+use super::ReportInput;
 use super::drift::{self, DIGESTS_DIFFER, Drift};
 use super::failures::{need_a_person, removal_failed};
 use super::images::{bytes_on, images};
 use super::nodes::Overview;
-use super::{ReportInput, whole_seconds};
 use crate::format;
 use crate::message::cut;
+use crate::plan::whole_seconds;
 use crate::trim::MAX_CONDITION_CHARS;
 use crate::{requests, sources};
 

@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use larder_api::image_cache_status::{NodeCounts, NodeStatus};
 use larder_api::node_image_cache::{CacheOnNode, Desired, NodeState};
 
-use super::{NodeView, ReportInput, due, images, is_about, settled, whole_seconds};
-use crate::plan::signed;
+use super::{NodeView, ReportInput, due, images, is_about, settled};
+use crate::plan::{signed, whole_seconds};
 use crate::revision;
 use crate::select::Eligibility;
 

@@ -5,9 +5,8 @@ use larder_api::image_cache_status::{PurgeStatus, RefreshResult, RefreshStatus};
 use larder_api::node_image_cache::{CacheOnNode, Desired, ImageOnNode, ImageState, NodeState};
 
 use super::nodes::{NodeReport, Overview};
-use super::{ReportInput, images, whole_seconds};
-use crate::plan::{CONFIRM_AFTER, saturating};
-use crate::requests::asked_at;
+use super::{ReportInput, images};
+use crate::plan::{CONFIRM_AFTER, asked_at, saturating, whole_seconds};
 
 /// The last refresh: finished once every workable node has done what it can.
 pub(super) fn refresh(input: &ReportInput<'_>, overview: &Overview<'_>) -> Option<RefreshStatus> {

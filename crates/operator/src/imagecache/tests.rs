@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod refreshes;
+mod sources;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use larder_api::image_cache::{ImageEntry, PullSecret, Removal};
 use larder_api::image_cache_status::{RefreshResult, RefreshStatus};
@@ -7,9 +10,6 @@ use larder_api::names::{Reason, condition};
 use larder_core::image_ref::ImageRef;
 use larder_registry::Credential;
 use serde_json::{Value, json};
-
-mod refreshes;
-mod sources;
 
 use super::*;
 use crate::resolver::{Outcome, Request};

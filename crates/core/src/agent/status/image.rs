@@ -12,7 +12,7 @@ use crate::agent::scope::Scope;
 use crate::agent::types::Failed;
 use crate::agent::wanted::{Claimed, Key, Wish};
 use crate::message::{redact, shorten};
-use crate::report::whole_seconds;
+use crate::plan::whole_seconds;
 
 /// Longest message of an image, in characters.
 const MAX_WORDS: usize = 256;
